@@ -18,6 +18,7 @@ from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN, 
 from windvane.tasks.gate.block_test import RowBlocks, form_blocks
 from windvane.tasks.models.features import FeatureColumns, conform_frame
 from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
+from windvane.tasks.models.row_weights import read_row_weights, spread_weights
 from windvane.tasks.settings.project_params import ProblemSettings
 
 # Whether a row's inputs are stored: else only prediction and label are known.
@@ -254,6 +255,33 @@ def compute_frame_losses(
     """Loss (m,) of the rows of `frame`, all labelled, in the problem's own additive loss."""
     made = read_frame_predictions(frame, record, kind, problem.target)
     return np.asarray(kind.loss(kind.truth(frame[problem.target]), made, problem.headline), dtype=np.float64)
+
+
+def read_frame_weights(problem: ProblemSettings, rows: pd.DataFrame) -> NDArray[np.float64] | None:
+    """How much each row (n,) counts; None: alike. A weight that no check has seen and that is no amount counts as missing."""
+    name = problem.weight
+    if name is None or name not in rows:
+        return None
+    given = pd.to_numeric(rows[name], errors="coerce").astype("float64")
+    return read_row_weights(given.where(np.isfinite(given) & (given >= 0)).to_frame(name), name)
+
+
+def weigh_losses(
+    problem: ProblemSettings, *sides: tuple[pd.DataFrame, NDArray[np.float64]]
+) -> tuple[NDArray[np.float64], ...]:
+    """Losses (n,) of each side's rows, as values whose mean is the weighted mean (tasks/models/row_weights.py).
+
+    Where a side's rows have no weight, as those of the ledger, the rows of all count alike: else weights would be taken for a change.
+    """
+    weights = [read_frame_weights(problem, rows) for rows, _ in sides]
+    if any(one is None for one in weights):
+        return tuple(losses for _, losses in sides)
+    return tuple(spread_weights(losses, one) for (_, losses), one in zip(sides, weights, strict=True))
+
+
+def average_losses(problem: ProblemSettings, rows: pd.DataFrame, losses: NDArray[np.float64]) -> float:
+    """Mean loss of rows, weighted by problem.weight."""
+    return float(np.mean(weigh_losses(problem, (rows, losses))[0]))
 
 
 def form_frame_blocks(frame: pd.DataFrame, problem: ProblemSettings) -> tuple[RowBlocks, ...]:

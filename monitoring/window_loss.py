@@ -22,6 +22,7 @@ from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
 from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
+from windvane.tasks.models.row_weights import spread_weights
 from windvane.tasks.settings.project_params import ProblemSettings
 
 # Fewer rows train no loss model that beats the mean; more bring nothing that a mean over a window would show.
@@ -39,7 +40,7 @@ class LossModel:
     """Expected losses. `see`: frame -> what the models read; `folds`: one model per fold, fitted without it.
 
     at: (n,) the record's rows that were trained on, by position; `record` (n,): the loss expected of each by the model that has not
-    seen it; `loss` (n,): what it really was.
+    seen it; `loss` (n,): what it really was; weights (n,): how much each counts (None: alike).
     """
 
     see: FrameReader
@@ -51,6 +52,7 @@ class LossModel:
     widening: float
     problem: ProblemSettings
     how: str
+    weights: NDArray[np.float64] | None = None
 
     def rows(self, window: pd.DataFrame) -> NDArray[np.float64]:
         """Expected loss (m,) of the rows of a window: the mean of the models."""
@@ -64,14 +66,18 @@ class LossModel:
         (jackknife; folds are blocks of time or whole groups where rows depend); of the window's draw of rows; and of the
         noise of its losses around what is expected of them.
         """
-        reference = float(self.loss.mean())
+        counts = window_frames.read_frame_weights(self.problem, window)
+        ours = None if counts is None else self.weights
+        counts = None if ours is None else counts
+        loss = spread_weights(self.loss, ours)
+        reference = float(loss.mean())
         if not self.folds or not len(window):
             why = self.how if len(window) else "the window has no rows"
             return PerformanceResult(None, reference, None, None, len(window), True, why)
         seen, count = self.see(window), len(self.folds)
-        each = np.stack([model(seen) for model in self.folds])
+        each = np.stack([spread_weights(model(seen), counts) for model in self.folds])
         expected, total = each.mean(axis=0), float(each.mean())
-        apart = each.mean(axis=1) - np.array([float(self.loss[self.of_fold != k].mean()) for k in range(count)])
+        apart = each.mean(axis=1) - np.array([float(loss[self.of_fold != k].mean()) for k in range(count)])
         model_error = float(((apart - apart.mean()) ** 2).sum()) * (count - 1) / count
         noise = float(np.var(self.loss - self.record)) * max(total / reference, 1e-3) ** 2 if reference > 0 else 0.0
         margin = compute_t_quantile(count - 1, _CONFIDENCE) * np.sqrt(model_error + noise * self.widening / len(window))
@@ -121,7 +127,9 @@ def fit_loss_model(
     how = "expected from calibrated probabilities"
     if kind.continuous:
         folds, held, how = _shrink_models(folds, held, loss)
-    return LossModel(see, folds, of_fold, at, held, loss, _compute_widening(record, loss - held, problem), problem, how)
+    widening = _compute_widening(record, loss - held, problem)
+    weights = window_frames.read_frame_weights(problem, record)
+    return LossModel(see, folds, of_fold, at, held, loss, widening, problem, how, weights)
 
 
 def order_by_content(frame: pd.DataFrame) -> NDArray[np.int64]:
@@ -252,17 +260,19 @@ def measure_window_loss(
     no label has come. Both sides' sampling error counts. Each side has its bounds by blocks of time or group where rows
     depend on each other (tasks/gate/block_test.py); the bounds of the difference follow by MOVER (Zou & Donner, Statistics in
     Medicine 27, 2008): squared distances of both sides from their bounds add up. So a skewed loss keeps a skewed interval.
+    Rows are weighted by problem.weight where both sides have it.
     `loss` is None below 30 labelled rows; `low` and `high` are None where a side has fewer than five blocks.
     """
     own = record[LOSS_COLUMN].to_numpy(dtype=np.float64)
-    reference = float(own.mean()) if len(own) else float("nan")
     known = window[window_frames.mask_labelled(window, problem.target)]
+    loss = window_frames.compute_frame_losses(known, record, kind, problem) if len(known) else np.zeros(0)
+    loss, own = window_frames.weigh_losses(problem, (known, loss), (record, own))
+    reference = float(own.mean()) if len(own) else float("nan")
     share = f"labels of {len(known):,} of {len(window):,} rows"
     if min(len(known), len(own)) < MIN_JUDGED_ROWS:
         few = share if len(known) < MIN_JUDGED_ROWS else f"a record of {len(own):,} rows"
         how = f"{few}: at least {MIN_JUDGED_ROWS} are needed"
         return PerformanceResult(None, reference, None, None, len(known), False, how, known_until)
-    loss = window_frames.compute_frame_losses(known, record, kind, problem)
     sides = (window_frames.form_frame_blocks(known, problem), window_frames.form_frame_blocks(record, problem))
     low, high = bound_mean_difference(loss, own, *sides)
     how = f"{share}; {_describe_blocks(sides[0])} against {_describe_blocks(sides[1])}"

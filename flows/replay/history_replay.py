@@ -20,6 +20,7 @@ from windvane.ledger import decisions, laps, versions
 from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.laps import Lease
 from windvane.ledger.windows import WindowRecord
+from windvane.monitoring import window_frames
 from windvane.monitoring.history import replay_report
 from windvane.monitoring.history.loss_matrix import find_replay_start, order_arrivals
 from windvane.monitoring.history.replay_report import ReplayedWindow, ReplayResult, summarize_assessment
@@ -243,7 +244,10 @@ def _replay_window(
         played = replace(played, action=entry.action, reason=entry.reason, cause=cause, alarm=alarm)
     pending = decisions.find_pending_retraining(past.ledger, past.name)
     if pending is not None:
-        price = past.settings.retrain.cost * float(past.record(champion)[LOSS_COLUMN].mean())
+        record = past.record(champion)
+        price = past.settings.retrain.cost * window_frames.average_losses(
+            past.settings.problem, record, record[LOSS_COLUMN].to_numpy()
+        )
         depth: LapDepth = "search" if search and pending.depth == "search" else "refit"
         lap = simulation.run_simulated_lap(past, lease, pending, depth, DEFAULT_MODEL_SPEC)
         price = price if lap.fits else 0.0

@@ -135,7 +135,8 @@ class SimulatedProject(Project):
         if not len(frame):
             return float("nan")
         kind = definitions.load_problem_type(problem.kind, problem.positive)
-        return float(window_frames.compute_frame_losses(frame, self.record(version), kind, problem).mean())
+        losses = window_frames.compute_frame_losses(frame, self.record(version), kind, problem)
+        return window_frames.average_losses(problem, frame, losses)
 
     def reference(self, version: Version) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """A version's record as checks need it, and the rows from before it."""

@@ -34,8 +34,10 @@ _MIN_SILENT_SHARE = 0.1
 _MIN_STUCK_SHARE = 0.2
 # Less speaks for chance.
 MIN_BREAK_NATS = 3.0
-# What a unit costs that is in no list; and a unit that leaves more than this share of a tilt's misfit is none.
-_FITTED_UNIT_NATS, _MAX_UNIT_MISFIT = 10.0, 0.5
+# What a unit of the list costs (the best of 42, in nine shares of the rows, is taken), and one that is in no list.
+_LISTED_UNIT_NATS, _FITTED_UNIT_NATS = 8.0, 14.0
+# A unit that leaves more than this share of a tilt's misfit is none: one of the list scales the whole distribution, zeros and heaps too.
+_MAX_LISTED_MISFIT, _MAX_FITTED_MISFIT = 0.2, 0.5
 # Fewer rows of a new word do not show which it stands for; fewer distinct values have no unit.
 _MIN_ROWS, _MIN_VALUES = 8, 8
 
@@ -129,18 +131,19 @@ def _find_other_unit(column: PairedColumn, thinned: float) -> BrokenColumn | Non
     plain = _fit_mixture(before, now, 1.0, 0.0, thinned)[0]
     if plain < 4:
         return None
-    tries = [(a, b, 4.0) for a, b in _UNITS]
+    tries = [(a, b, _LISTED_UNIT_NATS) for a, b in _UNITS]
     was, has = (float(np.subtract(*np.percentile(side, [75, 25]))) for side in (before, now))
     if was > 0 and has > 0:
         tries.append((has / was, float(np.median(now) - has / was * np.median(before)), _FITTED_UNIT_NATS))
     fits = ((*_fit_mixture(before, now, a, b, thinned), a, b, cost) for a, b, cost in tries)
     after, share, a, b, cost = min(fits, key=lambda f: f[0] + f[4])
     tilt = _fit_tilt(before, now, thinned)
-    if after > _MAX_UNIT_MISFIT * tilt:
+    fitted = cost == _FITTED_UNIT_NATS
+    if after > (_MAX_FITTED_MISFIT if fitted else _MAX_LISTED_MISFIT) * tilt:
         return None
     formula = f"x {a:.4g}" + (f" {b:+.4g}" if b else "")
     text = f"{column.name} looks like another unit ({formula}) in {share:.0%} of the rows"
-    return BrokenColumn(column.name, text, tilt - after - cost, seasonal=cost == _FITTED_UNIT_NATS)
+    return BrokenColumn(column.name, text, tilt - after - cost, seasonal=fitted)
 
 
 def _fit_mixture(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from windvane.monitoring import window_frames
 from windvane.monitoring.history import loss_matrix
 from windvane.monitoring.history.loss_matrix import WindowedTable
 from windvane.tasks import io
@@ -98,8 +99,9 @@ class ChallengerStore:
             pipeline, columns = model()
             known = kept["losses"]  # of a retrained model nothing is known
             for k in [k for k in filled if digests[k] not in known]:
-                losses = loss_matrix.compute_row_losses(self._settings, pipeline, columns, cut.window(k))
-                known[digests[k]] = float(losses.mean())
+                rows = cut.window(k)
+                losses = loss_matrix.compute_row_losses(self._settings, pipeline, columns, rows)
+                known[digests[k]] = window_frames.average_losses(self._settings.problem, rows, losses)
             io.write_json(kept, path)
         found = np.full(cut.count, np.nan)
         found[filled] = [known[digests[k]] for k in filled]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from windvane.ledger.database import format_timestamp, to_timestamp
+from windvane.monitoring import window_frames
 from windvane.monitoring.watch.windows import WindowSpan, find_calendar_start, list_calendar_windows, list_row_windows
 from windvane.tasks import io
 from windvane.tasks.errors import InputError
@@ -221,9 +223,11 @@ class _KeptRows:
 def compute_matrix_row(job: MatrixJob, model: int) -> NDArray[np.float64]:
     """Mean loss per row of the model trained before window `model`, on each window from it on: (W - model,)."""
     pipeline, columns = fit_configuration(job.settings, job.spec, job.cut.before(model, job.trailing))
-    loss = compute_row_losses(job.settings, pipeline, columns, job.cut.rows.iloc[job.cut.edges[model] :])
-    edges = job.cut.edges[model:] - job.cut.edges[model]
-    return np.asarray(np.add.reduceat(loss, edges[:-1]) / np.diff(edges))
+    rows = job.cut.rows.iloc[job.cut.edges[model] :]
+    loss = compute_row_losses(job.settings, pipeline, columns, rows)
+    pieces = pairwise(job.cut.edges[model:] - job.cut.edges[model])
+    problem = job.settings.problem
+    return np.array([window_frames.average_losses(problem, rows.iloc[a:b], loss[a:b]) for a, b in pieces])
 
 
 def fit_configuration(settings: Settings, spec: ModelConfiguration, rows: pd.DataFrame) -> tuple[Any, FeatureColumns]:

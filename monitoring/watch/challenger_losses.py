@@ -48,7 +48,8 @@ class ChallengerLosses:
         if not (labelled >= self._born).any():
             since = f"since version {self._champion.version} was trained"
             return PolicyAdvice(False, f"no labelled rows of a whole window {since}", blind_since="")
-        reference = float(self._production.record[LOSS_COLUMN].mean())
+        record = self._production.record
+        reference = window_frames.average_losses(self._project.settings.problem, record, record[LOSS_COLUMN].to_numpy())
         if not reference > 0:
             return PolicyAdvice(False, "the champion's own record has no loss, and a lap no price")
         # Each champion had a challenger every so many windows; those of the earlier ones stand for the past.

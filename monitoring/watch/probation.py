@@ -55,7 +55,7 @@ def estimate_reference_errors(production: Production) -> tuple[float | None, flo
     None each where it is unknown; the second needs five windows on the calendar.
     """
     record, settings = production.record, production.project.settings
-    loss = record[LOSS_COLUMN].to_numpy(dtype="float64")
+    (loss,) = window_frames.weigh_losses(settings.problem, (record, record[LOSS_COLUMN].to_numpy(dtype="float64")))
     if not len(loss):
         return None, None
     units = find_resampling_units(record, loss, settings.problem)
@@ -64,7 +64,7 @@ def estimate_reference_errors(production: Production) -> tuple[float | None, flo
     if time is None or cut.rows is not None:
         return mean, None
     starts = [find_calendar_start(t, cut) for t in record[time].tolist()]
-    means = record[LOSS_COLUMN].groupby(starts).mean()
+    means = pd.Series(loss).groupby(starts).mean()
     return mean, float(means.std()) if len(means) >= MIN_UNITS else None
 
 
@@ -86,8 +86,13 @@ def _compare_versions(
     parts = window_frames.form_frame_blocks(frame, problem)
     if parts[0].count < MIN_BLOCKS or theirs.mean() <= 0:
         return ProbationResult(old.version, len(frame), None, None, "too few independent rows"), None
+    record = production.project.record(old)
+    theirs, before = window_frames.weigh_losses(
+        problem, (frame, theirs), (record, record[LOSS_COLUMN].to_numpy(dtype="float64"))
+    )
+    new, _ = window_frames.weigh_losses(problem, (frame, new), (record, before))
     bound = bound_paired_difference(new - theirs, parts, 1 - level)
-    scale, own = float(theirs.mean()), float(production.project.record(old)[LOSS_COLUMN].mean())
+    scale, own = float(theirs.mean()), float(before.mean())
     saved = -float(bound.mean) / own if own else None
     return ProbationResult(old.version, len(frame), float(bound.mean) / scale, float(bound.low) / scale, how), saved
 
@@ -113,6 +118,7 @@ def _compare_with_record(
 ) -> tuple[ProbationResult, float | None]:
     problem, record = production.project.settings.problem, production.project.record(old)
     own = record[LOSS_COLUMN].to_numpy(dtype="float64")
+    new, own = window_frames.weigh_losses(problem, (frame, new), (record, own))
     blocks = (window_frames.form_frame_blocks(side, problem) for side in (frame, record))
     low, _ = window_loss.bound_mean_difference(new, own, *blocks)
     scale = float(own.mean())

@@ -92,6 +92,22 @@ def test_a_cell_is_the_loss_of_a_fit_on_rows_before(tmp_path: Path) -> None:
     assert np.isnan(made.losses[8, 7])
 
 
+def test_a_cell_counts_rows_as_their_weight_says() -> None:
+    """Of weights that are all alike but in one window, only that window's cells move: to the weighted mean."""
+    rows = table().assign(w=2.0)
+    chosen = CHOSEN.model_copy(update={"problem": CHOSEN.problem.model_copy(update={"weight": "w"})})
+    rows.loc[380:399, "w"] = np.where(np.arange(20) < 5, 30.0, 2.0)
+    made = loss_matrix.cut_into_windows(rows, "t", 20)
+    asked = loss_matrix.make_matrix_job(made, chosen, SPEC, 20, "expanding")
+    pipeline, columns = loss_matrix.fit_configuration(chosen, SPEC, made.before(8, None))
+    last = made.window(made.count - 1)
+    losses = loss_matrix.compute_row_losses(chosen, pipeline, columns, last)
+    row = loss_matrix.compute_matrix_row(asked, 8)
+    assert row[-1] == pytest.approx(np.average(losses, weights=last["w"]))
+    assert row[-1] != pytest.approx(losses.mean())
+    assert row[:-1] == pytest.approx(loss_matrix.compute_matrix_row(job(table()), 8)[:-1])
+
+
 def test_cells_are_fitted_once_and_again_only_where_rows_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

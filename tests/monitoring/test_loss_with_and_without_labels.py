@@ -213,3 +213,67 @@ def test_f5_n3_no_estimate_and_no_labels_is_an_unknown_loss() -> None:
     known = window_loss.measure_window_loss(record, frame, kind_of("regression"), problem("regression"))
     assert describe_quality(asdict(known)).startswith("loss: unknown: labels of 0 of 100 rows")
     assert describe_quality(asdict(model.estimate(frame[:0]))).startswith("estimated loss: unknown: ")
+
+
+def weighed(frame: pd.DataFrame, *, record: bool = False) -> pd.DataFrame:
+    """With a weight: old houses count four times. It stands before what was predicted, as in a record."""
+    return answered(frame.assign(w=np.where(frame["age"] > 30, 4.0, 1.0)), record=record)
+
+
+def test_rows_count_as_their_weight_says_on_both_sides() -> None:
+    """A row that counts four times moves figures as four rows would; a constant weight moves none."""
+    kind, chosen = kind_of("regression"), problem("regression", weight="w")
+    record, window = weighed(rows(1500, 0), record=True), weighed(rows(400, 5))
+    found = window_loss.measure_window_loss(record, window, kind, chosen)
+
+    def repeated(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.loc[frame.index.repeat(frame["w"].astype(int))].reset_index(drop=True)
+
+    alike = window_loss.measure_window_loss(repeated(record), repeated(window), kind, problem("regression"))
+    assert (found.loss, found.reference) == (pytest.approx(alike.loss), pytest.approx(alike.reference))
+    assert found.rows == 400
+    assert found.low is not None
+    assert alike.low is not None
+    assert found.low < alike.low, "repeated rows tell no more than the rows themselves"
+    plain = window_loss.measure_window_loss(record, window, kind, problem("regression"))
+    assert found.loss is not None
+    assert plain.loss is not None
+    assert found.loss > 1.1 * plain.loss
+    constant = [frame.assign(w=7.0) for frame in (record, window)]
+    assert asdict(window_loss.measure_window_loss(*constant, kind, chosen)) == asdict(plain)
+
+
+def test_where_production_has_no_weights_the_record_counts_alike_too() -> None:
+    """Else the weights of the record would be taken for a better model on one side."""
+    kind, chosen = kind_of("regression"), problem("regression", weight="w")
+    record, window = weighed(rows(1500, 0), record=True), weighed(rows(400, 5)).drop(columns="w")
+    found = window_loss.measure_window_loss(record, window, kind, chosen)
+    assert asdict(found) == asdict(window_loss.measure_window_loss(record, window, kind, problem("regression")))
+    model = window_loss.fit_loss_model(record, COLUMNS, kind, chosen, 0)
+    plain = window_loss.fit_loss_model(record, COLUMNS, kind, problem("regression"), 0)
+    assert asdict(model.estimate(window)) == asdict(plain.estimate(window))
+
+
+def test_an_estimate_counts_rows_as_their_weight_says() -> None:
+    kind, chosen = kind_of("regression"), problem("regression", weight="w")
+    record, window = weighed(rows(1500, 0), record=True), weighed(rows(400, 5))
+    found = window_loss.fit_loss_model(record, COLUMNS, kind, chosen, 0).estimate(window)
+    assert found.reference == pytest.approx(np.average(record["_loss"], weights=record["w"]))
+    assert found.loss is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.loss - found.reference < found.high
+    assert abs(found.loss - found.reference) < 0.1 * found.reference, "nothing moved"
+
+
+def test_a_weight_that_is_no_amount_stops_no_check() -> None:
+    """Windows of the source come before a lap's checks have seen their rows."""
+    kind, chosen = kind_of("regression"), problem("regression", weight="w")
+    record, window = weighed(rows(1500, 0), record=True), weighed(rows(400, 5))
+    spoilt = window.assign(w=window["w"].astype(object))
+    spoilt.loc[:2, "w"] = ["n/a", -3.0, np.inf]
+    missing = window.assign(w=window["w"].where(window.index > 2))
+    expected = window_loss.measure_window_loss(record, missing, kind, chosen)
+    assert asdict(window_loss.measure_window_loss(record, spoilt, kind, chosen)) == asdict(expected)
+    nothing = window_loss.measure_window_loss(record, window.assign(w="n/a"), kind, chosen)
+    assert asdict(nothing) == asdict(window_loss.measure_window_loss(record, window, kind, problem("regression")))
