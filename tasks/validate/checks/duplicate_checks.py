@@ -36,9 +36,9 @@ def find_duplicates(e: CheckInput) -> Iterator[TableFinding]:
             f"{twins.exact} rows ({twins.exact / rows:.1%}) repeat another row in every column: each counts twice. Delete "
             "them in the source, or name problem.group if they belong together"
         )
-        if strategies.holds_kinds(e.rows - twins.exact, e.rows):
+        if strategies.holds_combinations(e.rows - twins.exact, e.rows):
             text = (
-                f"the {e.rows} rows are of {e.rows - twins.exact} kinds, alike in every column: each row is taken for an observation of "
+                f"the {e.rows} rows are of {e.rows - twins.exact} different combinations: each is taken for an observation of "
                 "its own. Delete copies in the source if they are some, or name problem.id"
             )
         yield TableFinding("duplicates", "warn", None, twins.exact / rows, 0.0, text)
