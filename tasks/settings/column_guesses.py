@@ -26,8 +26,8 @@ _NO_SIGNAL = 0.1
 # Of two classes about as common as this, the name decides which is positive.
 _BALANCED_SHARE = 0.45
 
-# Of more classes a column that flags one of them shows little.
-_MOST_FLAGGED_CLASSES = 20
+# Of more classes a column that indicates one of them shows little.
+_MOST_INDICATED_CLASSES = 20
 # Rows of classes that are too rare to learn are set aside up to this share of all: beyond it the table is another one without them.
 _SET_ASIDE_SHARE = 0.1
 
@@ -334,14 +334,14 @@ def propose_ignored_columns(
         )
     notes.extend(_warn_of_lost_signal(inspected, why, free, classes))
     if classes:
-        notes.extend(_warn_of_class_flags(inspected, [name for name in inputs if name not in why]))
+        notes.extend(_warn_of_class_indicators(inspected, [name for name in inputs if name not in why]))
     return why
 
 
-def _warn_of_class_flags(inspected: InspectedTable, inputs: list[str]) -> Iterator[str]:
-    """A line for each input of two values that only flags the rows of one of the classes."""
+def _warn_of_class_indicators(inspected: InspectedTable, inputs: list[str]) -> Iterator[str]:
+    """A line for each input of two values that only shows whether a row is of one of the classes."""
     target = inspected.sample[inspected.target]
-    if not 3 <= inspected.columns[inspected.target].distinct <= _MOST_FLAGGED_CLASSES:
+    if not 3 <= inspected.columns[inspected.target].distinct <= _MOST_INDICATED_CLASSES:
         return
     for name in inputs:
         if inspected.columns[name].distinct != 2:

@@ -143,7 +143,7 @@ def propose_settings(
 
 
 def _find_class_called_none(opened: tuple[FileCells, ...], whole: StoredTable, target: str) -> str | None:
-    """The word None with its share, where a target of words has it, as in none, some, many: other words for no value are left out."""
+    """The word None with its share, where a target of words has it, as in none, some, much: other words for no value are none."""
     if table_io.scan_parquet(whole.path).collect_schema().get(target) != pl.String:
         return None
     found = {words for file in opened for words in readers.find_missing_words(file, (target,)).values()}

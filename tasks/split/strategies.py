@@ -28,8 +28,9 @@ MIN_SPLIT_GROUPS = 2
 # From as many rows on, a mean is near enough to normal for an interval to be worth reading.
 MIN_INTERVAL_ROWS = 30
 
-# A table of so few different rows, each so often on average, holds combinations and not copies: class, sex and age group of each passenger.
-_MAX_COMBINATIONS, _MIN_REPEATS = 200, 10
+# So few different rows, each so often on average, are combinations of categories and not copies: class, sex and age group of
+# each passenger.
+_MOST_COMBINATIONS, _LEAST_REPEATS = 200, 10
 
 _NEWEST = "the newest rows of the table judge"
 # problem.time as JSON has it: ISO 8601 in UTC, or a number; None: there is none.
@@ -90,18 +91,18 @@ def _split_by_key(frame: pd.DataFrame, chosen: project_params.Settings) -> Split
 
 
 def holds_combinations(different: int, rows: int) -> bool:
-    """Whether a table of so many different rows among all describes each row by one of few combinations: then repeats are observations of
-    their own. Otherwise they are taken for copies, which one split holds.
+    """Whether a table of so many different rows among all holds combinations of few categories: then repeats are observations
+    of their own. Otherwise they are taken for copies, which one split holds.
     """
-    return different <= min(_MAX_COMBINATIONS, rows / _MIN_REPEATS)
+    return different <= min(_MOST_COMBINATIONS, rows / _LEAST_REPEATS)
 
 
 def _separate_repeats(key: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Keys (n,), in a table of few combinations another for each repeat. The first row of a combination keeps its
-    own; which of rows that are alike is called the first does not matter.
+    """Keys (n,), another for each repeat in a table of few combinations. The first row of each keeps its own; which of rows that are
+    alike is called the first does not matter.
     """
-    some = key[: 2 * _MAX_COMBINATIONS * _MIN_REPEATS]
-    if len(np.unique(some)) > _MAX_COMBINATIONS or not holds_combinations(len(np.unique(key)), len(key)):
+    some = key[: 2 * _MOST_COMBINATIONS * _LEAST_REPEATS]
+    if len(np.unique(some)) > _MOST_COMBINATIONS or not holds_combinations(len(np.unique(key)), len(key)):
         return key
     again = pd.Series(key).groupby(key).cumcount().to_numpy().astype(np.uint64)
     return np.where(again == 0, key, row_keys.mix_bits(key.view(np.uint64) ^ row_keys.mix_bits(again)).view(np.int64))

@@ -38,8 +38,8 @@ def find_duplicates(e: CheckInput) -> Iterator[TableFinding]:
         )
         if strategies.holds_combinations(e.rows - twins.exact, e.rows):
             text = (
-                f"the {e.rows} rows are {e.rows - twins.exact} combinations of values, each many times: every row is taken for "
-                "an observation of its own. Delete copies in the source if they are some, or name problem.id"
+                f"the {e.rows} rows are of {e.rows - twins.exact} different combinations: each is taken for an observation of "
+                "its own. Delete copies in the source if they are some, or name problem.id"
             )
         yield TableFinding("duplicates", "warn", None, twins.exact / rows, 0.0, text)
     limit = NEAR_DUPLICATE_SHARE + USUAL_SHARE_FACTOR * (e.past.notes.get(NEAR_DUPLICATES_NOTE, 0.0) if e.past else 0.0)

@@ -356,7 +356,7 @@ def passengers(rows: int) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("strategy", ["stratified", "kfold", "random"])
-def test_rows_of_few_kinds_are_split_one_by_one(strategy: str) -> None:
+def test_rows_of_few_combinations_are_split_one_by_one(strategy: str) -> None:
     kind = "classification" if strategy != "random" else "regression"
     mine = setting(strategy, kind=kind, target="survived")
     table = passengers(1_000)
@@ -374,8 +374,8 @@ def test_copies_of_many_different_rows_stay_in_one_split() -> None:
     assert (parts.groupby(table[table_io.ROW_KEY]).nunique() == 1).all()
 
 
-def test_repeats_of_few_kinds_are_not_called_copies() -> None:
+def test_repeats_of_few_combinations_are_not_called_copies() -> None:
     seen = table_validation.inspect_table(passengers(1_000), chosen(kind="classification", target="survived"))
     (said,) = [f.message for f in seen.findings if f.check == "duplicates"]
-    assert "8 combinations" in said
+    assert "8 different combinations" in said
     assert "counts twice" not in said
