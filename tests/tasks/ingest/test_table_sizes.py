@@ -209,7 +209,7 @@ def test_a_code_is_seen_wherever_it_stands(
         path = Path(name) / "t.csv"
         path.write_bytes((end.join(lines) + end * last).encode())
         coded = any(cell in ("007", "00") for row in rows for cell in row)
-        assert text_parsing.may_hold_codes(path, CsvDialect(mark, ("a", "b"), "\n")) == coded
+        assert text_parsing.may_hold_codes(path, CsvDialect(mark, ("a", "b"), "\n", ("a", "b"))) == coded
 
 
 def test_what_a_killed_ingest_left_is_deleted_and_what_a_living_one_uses_is_not(tmp_path: Path) -> None:
