@@ -33,9 +33,9 @@ from windvane.tasks.ingest.cell_reading import (
     describe_endings,
     detect_delimiter,
     find_packing,
-    open_unpacked,
     read_ending,
 )
+from windvane.tasks.ingest.packed_files import open_unpacked
 from windvane.tasks.settings.project_params import ProblemKind, Settings
 
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")

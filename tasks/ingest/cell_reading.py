@@ -5,9 +5,7 @@ and which words mean that a cell has no value. Imports nothing heavy: the scorin
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
-import io
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +15,7 @@ from datetime import datetime
 from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 CSV_ENDINGS, JSON_ENDINGS, PARQUET_ENDINGS = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json"), (".parquet",)
 WRITTEN_ENDINGS = (*CSV_ENDINGS, *PARQUET_ENDINGS, *JSON_ENDINGS)
@@ -272,20 +270,6 @@ def describe_endings(endings: Sequence[str] = KNOWN_ENDINGS) -> str:
 
 # Raised while a packed file is read that is damaged.
 UNPACK_ERRORS = (EOFError, OSError, zlib.error)
-
-
-def open_unpacked(path: Path) -> IO[bytes]:
-    """A file's bytes, unpacked as they are read. Reading raises UNPACK_ERRORS."""
-    match find_packing(path):
-        case None:
-            return path.open("rb")
-        case "gzip":
-            return cast("IO[bytes]", gzip.open(path))
-        case packing:
-            import pyarrow as pa  # only for zstd, which Python's own library learns in 3.14
-
-            # Arrow's own stream has no lines.
-            return io.BufferedReader(pa.input_stream(str(path), compression=packing))
 
 
 def detect_delimiter(header: str) -> str:

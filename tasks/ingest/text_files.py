@@ -37,9 +37,9 @@ from windvane.tasks.ingest.cell_reading import (
     has_data_in_header,
     may_be_total,
     name_columns,
-    open_unpacked,
     suggest_start_keys,
 )
+from windvane.tasks.ingest.packed_files import open_unpacked
 from windvane.tasks.settings.data_section import PLAIN_FORMAT, FormatSettings
 
 _BLOCK_BYTES = 1 << 22
