@@ -125,6 +125,9 @@ def _stage_statements(statements: Iterable[LabelStatement]) -> sqlite3.Connectio
         labelled = ((s, s.label if isinstance(s.label, str) else float(s.label)) for s in statements)
         rows = ((s.id, s.at or "", orjson.dumps(label).decode()) for s, label in labelled)
         staged.executemany("INSERT INTO given VALUES (?, ?, ?)", rows)
+        # Sorted once: those without a moment last of their id.
+        staged.execute("CREATE TABLE sorted AS SELECT id, at, label FROM given ORDER BY id, at = '', at, label")
+        staged.execute("DROP TABLE given")
     except BaseException:
         staged.close()
         raise
@@ -132,8 +135,8 @@ def _stage_statements(statements: Iterable[LabelStatement]) -> sqlite3.Connectio
 
 
 def _split_by_id(staged: sqlite3.Connection) -> Iterator[_StagedPiece]:
-    """The statements by id, those without a moment last, so many ids at a time."""
-    rows = staged.execute("SELECT id, at, label FROM given ORDER BY id, at = '', at, label")
+    """The statements by id, so many ids at a time."""
+    rows = staged.execute("SELECT id, at, label FROM sorted ORDER BY rowid")
     by_id = ((id, [(at, text) for _, at, text in group]) for id, group in groupby(rows, key=itemgetter(0)))
     while piece := dict(islice(by_id, CHUNK_ITEMS)):
         yield piece

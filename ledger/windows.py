@@ -92,6 +92,8 @@ class StretchCount:
 
 # Labels of more rows are counted in a sample: each is looked up by itself.
 MAX_COUNTED_ROWS = 200_000
+# Of more rows the one received last is looked for in a sample.
+_TRAFFIC_SAMPLE_ROWS = 5_000
 
 
 def _of_version(project: str, version: int, start: str, end: str | None = None, tier: int = 0) -> list[Any]:
@@ -105,10 +107,16 @@ def read_traffic(engine: sa.Engine, project: str, version: int, since: str | Non
     """What a version predicted from `since` on (included). Of many rows the one received last is that of an even sample."""
     p, start = predictions.c, since or _BEFORE_ALL_TIMES
     with open_snapshot(engine) as db:
-        counted = sa.select(sa.func.count(), sa.func.min(p.time), sa.func.max(p.time))
-        rows, first, newest = db.execute(counted.where(*_of_version(project, version, start))).one()
+        counted = sa.select(sa.func.count()).select_from(predictions)
+        rows = db.scalar(counted.where(*_of_version(project, version, start))) or 0
+        # The ends of each tier are found in the index; over all of them the database would compare every row.
+        mine = (p.project == project, p.version == version, p.time >= start)
+        each = [(end(p.time), tier) for tier in TIERS for end in (sa.func.min, sa.func.max)]
+        ends = [sa.select(end).where(*mine, p.tier == tier) for end, tier in each]
+        times = [time for time in db.scalars(sa.union_all(*ends)) if time is not None]
+        first, newest = min(times, default=None), max(times, default=None)
         # The row that was received last: is its time about now, or is history being played?
-        tier = find_sample_tier(rows, MAX_COUNTED_ROWS // 10)
+        tier = find_sample_tier(rows, _TRAFFIC_SAMPLE_ROWS)
         last = sa.select(p.received, p.time).where(*_of_version(project, version, start, tier=tier))
         received, live = db.execute(last.order_by(p.received.desc(), p.time.desc()).limit(1)).first() or (None, None)
     return PredictionTraffic(int(rows), first, newest, received, live)
