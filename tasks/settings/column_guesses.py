@@ -328,6 +328,8 @@ def propose_ignored_columns(
     leaks = target_checks.explain_leaks(rows, target, classes)
     texts = {name: "free text or a name: not learned from" for name in inputs if inspected.columns[name].type == "text"}
     why |= texts | leaks.why
+    if not classes:
+        why |= _find_deciding_columns(rows[[name for name in inputs if name not in why]], target)
     if leaks.outage:
         notes.append(
             f"attention: {target_checks.describe_outage(leaks.outage, inspected.target)}; --ignore leaves one out"
@@ -336,6 +338,17 @@ def propose_ignored_columns(
     if classes:
         notes.extend(_warn_of_class_indicators(inspected, [name for name in inputs if name not in why]))
     return why
+
+
+def _find_deciding_columns(inputs: pd.DataFrame, target: pd.Series) -> dict[str, str]:
+    """Inputs for which `check` would stop a lap: each decides an amount in whatever order, such as a subject measured again."""
+    step = -(-len(inputs) // target_checks.LEAK_SAMPLE_ROWS) or 1
+    return {
+        name: f"alone decides {target.name!r}: known only afterwards, or rows of one {name!r} belong together (problem.group)"
+        for name in inputs
+        if target_checks.measure_explained_share(inputs[name].iloc[::step], target.iloc[::step])
+        >= target_checks.CERTAIN_LEAK_SCORE
+    }
 
 
 def _warn_of_class_indicators(inspected: InspectedTable, inputs: list[str]) -> Iterator[str]:

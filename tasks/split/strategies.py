@@ -213,10 +213,12 @@ def _new_rows(time: pd.Series, times: NDArray[Any], taught_until: TimeValue) -> 
 def _check_split(frame: pd.DataFrame, chosen: project_params.Settings, sides: SplitMasks) -> None:
     strategy, file = chosen.split.strategy, chosen.data.source
     judging = {"test": sides.test} if strategy == "kfold" else {"validation": sides.validation, "test": sides.test}
-    if sides.train.sum() < 2 * MIN_SPLIT_ROWS:
+    folded = strategy == "kfold"  # then no row is left out to tune, and those that judge are joined by all others
+    if sides.train.sum() < (MIN_SPLIT_ROWS if folded else 2 * MIN_SPLIT_ROWS):
+        other = "or name a finer group" if folded else "name a finer group, or set split.strategy to kfold"
         raise InputError(
             f"split: {file}: {int(sides.train.sum())} rows are left to learn from. Lower split.test and split.validation, "
-            "add rows, name a finer group, or set split.strategy to kfold"
+            f"add rows, {other}"
         )
     for name, mask in judging.items():
         if mask.sum() < MIN_SPLIT_ROWS:

@@ -409,3 +409,23 @@ def test_d3_four_years_of_one_place_after_the_other_are_the_time(tmp_path: Path)
     table = pd.DataFrame({"year": np.tile([1997, 1998, 1999, 2000], 100), "x": RNG.normal(size=400)})
     table["y"] = RNG.normal(size=400)
     assert problem(propose(table, tmp_path))["time"] == "year"
+
+
+def test_a_subject_that_decides_the_target_is_left_out_and_check_goes_on(tmp_path: Path) -> None:
+    draw = np.random.default_rng(9)
+    subject = draw.integers(0, 40, ROWS)
+    table = pd.DataFrame(
+        {"subject": subject, "x": draw.normal(size=ROWS), "mass": draw.normal(60, 9, 40).round(2)[subject]}
+    )
+    found = propose(table, tmp_path, "mass")
+    assert problem(found)["ignore"] == ["subject"]
+    assert any("'subject' is ignored, and alone shows more" in line for line in attention(found))
+    assert check_proposal(table, found) == []
+
+
+def test_an_input_that_nearly_decides_the_target_is_kept(tmp_path: Path) -> None:
+    draw = np.random.default_rng(9)
+    subject = draw.integers(0, 40, ROWS)
+    mass = draw.normal(60, 9, 40)[subject] + draw.normal(0, 1, ROWS)
+    table = pd.DataFrame({"subject": subject, "x": draw.normal(size=ROWS), "mass": mass.round(2)})
+    assert problem(propose(table, tmp_path, "mass"))["ignore"] == []

@@ -379,3 +379,19 @@ def test_repeats_of_few_combinations_are_not_called_copies() -> None:
     (said,) = [f.message for f in seen.findings if f.check == "duplicates"]
     assert "8 different combinations" in said
     assert "counts twice" not in said
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_d6_thirty_rows_of_a_few_classes_can_be_split_in_folds(classes: int) -> None:
+    for seed in range(20):
+        table = houses(30, seed)
+        table["town"] = [f"town {i % classes}" for i in range(30)]
+        parts = side(keyed(table), setting("kfold", kind="classification", target="town", seed=seed))
+        assert (parts == 0).sum() >= 10
+
+
+def test_d6_a_table_that_is_cut_in_folds_is_not_told_to_be() -> None:
+    table = pd.concat([houses(3)] * 9, ignore_index=True)
+    with pytest.raises(InputError, match="rows are left to learn from") as raised:
+        strategies.split_rows(keyed(table), setting("kfold"), None)
+    assert "kfold" not in str(raised.value)
