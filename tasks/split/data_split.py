@@ -47,12 +47,14 @@ def run_split(root: Path, chosen: project_params.Settings) -> None:
         unlabelled = table_io.count_missing(table)[chosen.problem.target]
         whole = table_io.read_parquet(table, _columns(chosen, unlabelled))
         labelled = whole[chosen.problem.target].notna().to_numpy() if unlabelled else np.ones(len(whole), dtype=bool)
-        if apart := _read_set_aside_classes(root, chosen):
+        profile = _read_profile(root)
+        if profile is not None and (apart := profile.set_aside) and chosen.problem.kind == "classification":
             labelled &= ~whole[chosen.problem.target].isin(apart).to_numpy()
         frame = whole if labelled.all() else whole[labelled].reset_index(drop=True)
         again = "Delete it: the next lap writes it again"
         until = io.read_record(path, lambda c: c["taught_until"], again) if path.exists() else None
-        parted = split_rows(frame, chosen, until)
+        categories = profile is not None and strategies.holds_categories(c.distinct for c in profile.columns)
+        parted = split_rows(frame, chosen, until, categories=categories)
         codes = np.zeros(len(frame), dtype=np.uint8)
         masks = (parted.train, parted.validation, parted.test, parted.gap)
         for code, mask in zip((TRAIN_CODE, VALIDATION_CODE, TEST_CODE, GAP_CODE), masks, strict=True):
@@ -69,12 +71,10 @@ def run_split(root: Path, chosen: project_params.Settings) -> None:
     io.write_json(record, root / SPLIT_FOLDER / SPLIT_RECORD_FILE)
 
 
-def _read_set_aside_classes(root: Path, chosen: project_params.Settings) -> tuple[Any, ...]:
-    """Classes whose rows no split holds, as validate has written them."""
+def _read_profile(root: Path) -> table_profile.TableProfile | None:
+    """What validate wrote; None: nothing."""
     path = root / table_profile.PROFILE_FILE
-    return (
-        table_profile.read_profile(path).set_aside if chosen.problem.kind == "classification" and path.exists() else ()
-    )
+    return table_profile.read_profile(path) if path.exists() else None
 
 
 def _columns(chosen: project_params.Settings, unlabelled: int) -> list[str]:

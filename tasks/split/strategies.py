@@ -5,6 +5,7 @@ data.max_rows. Pure functions.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
@@ -31,6 +32,8 @@ MIN_INTERVAL_ROWS = 30
 # So few different rows, each so often on average, are combinations of categories and not copies: class, sex and age group of
 # each passenger.
 _MOST_COMBINATIONS, _LEAST_REPEATS = 200, 10
+# A column of more values measures something: rows that agree in it are copies.
+_MOST_CATEGORIES = 20
 
 _NEWEST = "the newest rows of the table judge"
 # problem.time as JSON has it: ISO 8601 in UTC, or a number; None: there is none.
@@ -53,25 +56,28 @@ class SplitMasks:
         return ~(self.train | self.validation | self.test)
 
 
-def split_rows(frame: pd.DataFrame, chosen: project_params.Settings, taught_until: TimeValue) -> SplitMasks:
+def split_rows(
+    frame: pd.DataFrame, chosen: project_params.Settings, taught_until: TimeValue, *, categories: bool = False
+) -> SplitMasks:
     """Splits of a table whose rows all have a label. `taught_until`: problem.time of the champion's newest row, or None.
+    `categories`: see holds_categories.
 
     Raises InputError where a side comes out too small, or without its classes.
     """
     if chosen.split.strategy == "time":
         sides = _split_by_time(frame[cast("str", chosen.problem.time)], chosen, taught_until)
     else:
-        sides = _split_by_key(frame, chosen)
+        sides = _split_by_key(frame, chosen, categories)
     _check_split(frame, chosen, sides)
     return sides
 
 
-def _split_by_key(frame: pd.DataFrame, chosen: project_params.Settings) -> SplitMasks:
+def _split_by_key(frame: pd.DataFrame, chosen: project_params.Settings, categories: bool) -> SplitMasks:
     problem, split = chosen.problem, chosen.split
     grouped = problem.group is not None
-    key = (
-        row_keys.hash_values(frame[problem.group]) if grouped else _separate_repeats(frame[table_io.ROW_KEY].to_numpy())
-    )
+    key = row_keys.hash_values(frame[problem.group]) if grouped else frame[table_io.ROW_KEY].to_numpy()
+    if categories and not grouped:
+        key = _separate_repeats(key)
     place = row_keys.map_to_unit_interval(key, split.seed)
     # Groups bring several classes: a guarantee per class would let one new row of a rare class pull a trained
     # group into the test split.
@@ -90,9 +96,14 @@ def _split_by_key(frame: pd.DataFrame, chosen: project_params.Settings) -> Split
     return SplitMasks(~test & ~validation, validation, test, None, reason)
 
 
+def holds_categories(distinct: Iterable[int]) -> bool:
+    """Whether columns of so many different values each hold categories alone: rows may agree in all of them by chance."""
+    return max(distinct, default=0) <= _MOST_CATEGORIES
+
+
 def holds_combinations(different: int, rows: int) -> bool:
-    """Whether a table of so many different rows among all holds combinations of few categories: then repeats are observations
-    of their own. Otherwise they are taken for copies, which one split holds.
+    """Whether so many different rows among all are combinations of few categories: then repeats are observations of their own.
+    Otherwise, and where a column holds more than categories, they are taken for copies, which one split holds.
     """
     return different <= min(_MOST_COMBINATIONS, rows / _LEAST_REPEATS)
 

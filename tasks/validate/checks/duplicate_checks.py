@@ -36,7 +36,8 @@ def find_duplicates(e: CheckInput) -> Iterator[TableFinding]:
             f"{twins.exact} rows ({twins.exact / rows:.1%}) repeat another row in every column: each counts twice. Delete "
             "them in the source, or name problem.group if they belong together"
         )
-        if strategies.holds_combinations(e.rows - twins.exact, e.rows):
+        categories = strategies.holds_categories(c.distinct for c in e.profile.columns)
+        if categories and strategies.holds_combinations(e.rows - twins.exact, e.rows):
             text = (
                 f"the {e.rows} rows are of {e.rows - twins.exact} different combinations: each is taken for an observation of "
                 "its own. Delete copies in the source if they are some, or name problem.id"

@@ -24,9 +24,11 @@ def keyed(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{table_io.ROW_KEY: row_keys.hash_rows(table, tuple(table.columns))})
 
 
-def side(table: pd.DataFrame, mine: params.Settings, taught_until: strategies.TimeValue = None) -> pd.Series:
+def side(
+    table: pd.DataFrame, mine: params.Settings, taught_until: strategies.TimeValue = None, *, categories: bool = False
+) -> pd.Series:
     """0 teaches, 1 tunes, 2 judges: one per row; the three masks part the table."""
-    sides = strategies.split_rows(table, mine, taught_until)
+    sides = strategies.split_rows(table, mine, taught_until, categories=categories)
     parts = np.array([sides.train, sides.validation, sides.test])
     assert (parts.sum(axis=0) == 1).all()
     return pd.Series(parts.argmax(axis=0), index=table.index)
@@ -360,17 +362,20 @@ def test_rows_of_few_combinations_are_split_one_by_one(strategy: str) -> None:
     kind = "classification" if strategy != "random" else "regression"
     mine = setting(strategy, kind=kind, target="survived")
     table = passengers(1_000)
-    parts = side(table, mine)
+    parts = side(table, mine, categories=True)
     assert 0.1 < (parts == 2).mean() < 0.2
     # As the table grows, no row of a kind moves: each split has at least as many of it.
-    young = side(table.iloc[:600], mine)
+    young = side(table.iloc[:600], mine, categories=True)
     later = pd.crosstab(table[table_io.ROW_KEY], parts)
     assert (later - pd.crosstab(table[table_io.ROW_KEY].iloc[:600], young) >= 0).all().all()
 
 
-def test_copies_of_many_different_rows_stay_in_one_split() -> None:
-    table = keyed(pd.concat([houses(300)] * 12, ignore_index=True))
-    parts = side(table, setting("random"))
+@pytest.mark.parametrize("different", [100, 300])
+def test_copies_of_measured_rows_stay_in_one_split(different: int) -> None:
+    mine = setting("random")
+    table = keyed(pd.concat([houses(different)] * 12, ignore_index=True))
+    profile = table_profile.profile_table(table)
+    parts = side(table, mine, categories=strategies.holds_categories(c.distinct for c in profile.columns))
     assert (parts.groupby(table[table_io.ROW_KEY]).nunique() == 1).all()
 
 
