@@ -127,6 +127,36 @@ def test_f1_n3_a_thermometer_of_another_scale_is_a_unit_and_a_season_is_none() -
     assert all(b.seasonal for b in broken_columns.find_broken_columns((snow,), 0.3))
 
 
+def find_unit(record: np.ndarray[Any, Any], now: np.ndarray[Any, Any]) -> list[str]:
+    column = window_frames.PairedColumn("v", True, record, now)
+    return [b.text for b in broken_columns.find_broken_columns((column,), 0.3) if "unit" in b.text and not b.seasonal]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("cap", "before", "after", "reach"), [(10, 0.6, 0.2, 1.4), (7, 0.6, 0.2, 1.4), (30, 0.6, 0.25, 1.4)]
+)
+def test_a_gauge_that_reads_its_cap_less_often_is_in_no_other_unit(
+    cap: float, before: float, after: float, reach: float, seed: int
+) -> None:
+    """Visibility on clear and on foggy days, and a new station that sees further: the heap at the cap stays where it was."""
+    rng = np.random.default_rng(seed)
+    record = np.where(rng.random(1500) < before, cap, rng.uniform(1, cap, 1500)).round(1)
+    now = np.where(rng.random(800) < after, cap, rng.uniform(1, reach * cap, 800)).round(1)
+    assert find_unit(record, now) == []
+
+
+@pytest.mark.parametrize(("factor", "share"), [(2.54, 1.0), (1 / 3.28084, 1.0), (1.609344, 0.4), (1000.0, 0.3)])
+def test_a_gauge_that_is_read_in_another_unit_is_still_found(factor: float, share: float) -> None:
+    """Its heap is scaled with all else; also where only some of the rows are, and the weather changed a little beside it."""
+    rng = np.random.default_rng(3)
+    record = np.where(rng.random(1500) < 0.6, 10.0, rng.uniform(1, 10, 1500)).round(1)
+    now = np.where(rng.random(800) < 0.55, 10.0, rng.uniform(1, 10, 800)).round(1)
+    now = np.where(rng.random(800) < share, now * factor, now)
+    (text,) = find_unit(record, now)
+    assert f"x {factor:.4g}" in text
+
+
 @pytest.mark.parametrize("clock", ["dates", "numbers"])
 def test_f1_n12_what_rises_with_the_clock_is_in_no_other_unit(clock: str) -> None:
     """A counter, and the time itself as an input: each window lies beyond all before it."""
