@@ -37,6 +37,8 @@ _FOLDS = 5
 # A class with less than a quarter of the commonest one's rows (of two: under a fifth of all) is rare. Then log loss and
 # accuracy are nearly perfect for a model that never calls it, and it is most likely the class to be found.
 _RARE = 0.25
+# An amount in more of the rows is the median of all.
+_USUAL_SHARE = 0.5
 # What production is cut into, in days, by what the table shows of its pace.
 _SPANS = {"1d": 1.0, "7d": 7.0, "1mo": 30.4}
 _WINDOWS, _WINDOW_ROWS = 24, 50
@@ -257,6 +259,13 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
             f"{rare}: metric average_precision{remark}; no resampling, which did not rank rare rows better (docs/decisions/); "
             "problem.metric and search.threshold override it"
         )
+    if problem["kind"] == "regression" and (usual := _describe_usual_value(inspected)):
+        metric = "rmse"
+        notes.append(
+            describe_guess(
+                f"{usual}: always predicting it is best under mae, so metric rmse", "likely", "problem.metric"
+            )
+        )
     name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(data.where).stem).strip("-.")[:100] or "table"
     content["split"] |= {"strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None}
     content["monitor"]["window"] = _window(inspected, problem["time"], notes)
@@ -293,6 +302,16 @@ def _window(inspected: InspectedTable, time: str | None, notes: list[str]) -> st
     each = f"watches windows of {chosen}: about {rows / max(wide[chosen], 1):,.0f} rows each"
     notes.append(describe_guess(each, "a guess", "monitor.window"))
     return chosen
+
+
+def _describe_usual_value(inspected: InspectedTable) -> str | None:
+    """The amount that more than half of the rows have, the median of any model that knows no better, in words; else None."""
+    if inspected.columns[inspected.target].type != "number":
+        return None
+    shares = inspected.frame[inspected.target].value_counts(normalize=True)
+    if shares.iloc[0] <= _USUAL_SHARE:
+        return None
+    return f"{inspected.target!r} is {shares.index[0]:g} in {shares.iloc[0]:.0%} of the rows"
 
 
 def _rare(inspected: InspectedTable) -> str | None:

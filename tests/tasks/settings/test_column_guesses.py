@@ -429,3 +429,12 @@ def test_an_input_that_nearly_decides_the_target_is_kept(tmp_path: Path) -> None
     mass = draw.normal(60, 9, 40)[subject] + draw.normal(0, 1, ROWS)
     table = pd.DataFrame({"subject": subject, "x": draw.normal(size=ROWS), "mass": mass.round(2)})
     assert problem(propose(table, tmp_path, "mass"))["ignore"] == []
+
+
+@pytest.mark.parametrize(("zeros", "metric"), [(0.7, "rmse"), (0.3, "mae")])
+def test_amounts_that_are_mostly_one_value_are_not_judged_by_mae(zeros: float, metric: str, tmp_path: Path) -> None:
+    draw = np.random.default_rng(10)
+    y = np.where(draw.random(ROWS) < zeros, 0.0, draw.lognormal(size=ROWS).round(3))
+    found = propose(pd.DataFrame({"x": draw.normal(size=ROWS), "y": y}), tmp_path)
+    assert problem(found)["metric"] == metric
+    assert any("problem.metric overrides" in line for line in found.assumptions) == (metric == "rmse")
