@@ -75,9 +75,11 @@ def split_rows(
 def _split_by_key(frame: pd.DataFrame, chosen: project_params.Settings, categories: bool) -> SplitMasks:
     problem, split = chosen.problem, chosen.split
     grouped = problem.group is not None
-    key = row_keys.hash_values(frame[problem.group]) if grouped else frame[table_io.ROW_KEY].to_numpy()
-    if categories and not grouped:
-        key = _separate_repeats(key)
+    if grouped:
+        key = row_keys.hash_values(frame[problem.group])
+    else:
+        own = frame[table_io.ROW_KEY].to_numpy()
+        key = (_separate_repeats(own) if categories else own).view(np.uint64)
     place = row_keys.map_to_unit_interval(key, split.seed)
     # Groups bring several classes: a guarantee per class would let one new row of a rare class pull a trained
     # group into the test split.
