@@ -115,7 +115,7 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
 @click.option("--private", is_flag=True, help="The host of an address may be on a private network.")
 @_command
 def init(root: Path, table: str, id_: str | None, console: Any, **options: Any) -> Any:
-    """Inspect TABLE (a CSV, Parquet or JSON-lines file, or an address) and write a commented params.yaml for it.
+    """Inspect TABLE (a CSV, Parquet, JSON-lines or Excel file, or an address) and write a commented params.yaml for it.
 
     \b
       windvane init houses.csv --target price
@@ -197,7 +197,7 @@ def score(project: Any, source: Path, target: Path, log: bool, console: Any) -> 
 def labels(project: Any, file: Path, console: Any) -> Any:
     """Record labels that arrived later: FILE has columns id, label, and at (when it became known) if you like.
 
-    The table's own names for id and target do as well. All of FILE (CSV, Parquet or JSON lines) or nothing; empty
+    The table's own names for id and target do as well. All of FILE (CSV, Parquet, JSON lines or Excel) or nothing; empty
     labels are counted and wait. Repeated labels change nothing; of several for one id the latest `at` counts, in
     whatever order they arrive.
     """

@@ -36,7 +36,7 @@ _COMMENTS = {
     "ignore": "columns the model must not see",
     "metric": "mae | rmse | r2; of classes: log_loss | roc_auc | average_precision | f1 | accuracy | precision | recall",
     "goal": "good enough in units of the metric: the search may stop there",
-    "source": "a file, folder or glob (CSV, Parquet, JSON lines), s3://, https:// or a database URL",
+    "source": "a file, folder or glob (CSV, Parquet, JSON lines, Excel), s3://, https:// or a database URL",
     "query": "SQL, for a database",
     "key": "a growing column of a database: only what is new is read",
     "parameters": "values for :name in the query",
