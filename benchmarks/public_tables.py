@@ -264,7 +264,7 @@ def main() -> None:
         for laps in (True, False)
     }
     results = {}
-    with tempfile.TemporaryDirectory() as scratch, server.use_prefect_server(Path(scratch) / "prefect") as running:
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as servers:
         url = None
         for table in TABLES:
             if given.only and table.name not in given.only:
@@ -276,6 +276,7 @@ def main() -> None:
                 given.within and time.monotonic() - began > given.within and not kept.has(lap, codes[True])
             )
             if laps and url is None and not kept.has(lap, codes[True]):
+                running = servers.enter_context(server.use_prefect_server(Path(scratch) / "prefect"))
                 running.wait()
                 url = running.url
             more = ["--kept", str(given.kept.absolute()), "--one", table.name, *(() if laps else ("--without-laps",))]
