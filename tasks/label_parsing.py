@@ -242,7 +242,9 @@ def read_label_file(path: Path, rules: LabelRules) -> LabelStream:
     if ending not in KNOWN_ENDINGS:
         raise InputError(f"{path}: is neither CSV, Parquet nor JSON lines. Let its name end in {describe_endings()}")
     if not path.is_file():
-        raise InputError(f"{path}: not found. Name a CSV, Parquet, JSON-lines or Excel file with the columns id and label")
+        raise InputError(
+            f"{path}: not found. Name a CSV, Parquet, JSON-lines or Excel file with the columns id and label"
+        )
     return LabelStream(_parse_file(path, ending, rules))
 
 

@@ -222,9 +222,6 @@ class Settings(SettingsSection):
             raise ValueError(
                 f"retrain.history: {self.retrain.history} does not go with search.imbalance. Set that to null, or write expanding"
             )
-        # The default contradicts nothing: without a time staleness decides (monitoring/policy/decision.py).
-        if self.retrain.policy == "regret" and "policy" in self.retrain.model_fields_set and p.time is None:
-            raise ValueError("retrain.policy: regret needs problem.time. Name the time column, or choose staleness")
         self.ledger.agree_with(p.id, p.time)
         return self
 

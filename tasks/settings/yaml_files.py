@@ -71,7 +71,7 @@ _COMMENTS = {
     "false_alarms": "share of unchanged windows that may alarm",
     "label_delay": "windows younger than this count as unlabelled",
     "webhook": "notified of changes of state: Slack's format, or any address of apprise; a secret: ${NAME}",
-    "policy": "regret (needs problem.time) | staleness | performance | drift | schedule | never",
+    "policy": "regret (without problem.time: staleness) | staleness | performance | drift | schedule | never",
     "cost": "price of one lap; 1 = the loss that the champion makes in one usual window",
     "history": "training rows: expanding: all | trailing:N: the last N windows | combined:N: two models, their mean",
     "cooldown": "so long after a retraining there is no other",

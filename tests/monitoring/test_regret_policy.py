@@ -26,7 +26,6 @@ from windvane.monitoring.history.loss_matrix import WindowedTable
 from windvane.monitoring.policy.decision import decide_action
 from windvane.monitoring.records import DecisionHistory, DecisionLimits, PolicyAdvice
 from windvane.monitoring.watch.challenger_losses import ChallengerLosses
-from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
 from windvane.tasks.settings import project_params
 
@@ -70,9 +69,11 @@ def test_where_labels_ceased_only_the_windows_since_count_for_staleness() -> Non
     assert (shown.action, shown.gain) == ("retrain", 0.8)
 
 
-def test_without_a_time_the_default_leaves_it_to_staleness() -> None:
+@pytest.mark.parametrize("written", [{}, {"policy": "regret"}])
+def test_without_a_time_regret_leaves_it_to_staleness(written: dict[str, Any]) -> None:
     content = {"project": "p", "problem": {"kind": "regression", "target": "y"}, "data": {"source": "t.csv"}}
-    limits = DecisionLimits.of(project_params.parse_settings({**content, "split": {"strategy": "random"}}))
+    content |= {"split": {"strategy": "random"}, "retrain": written}
+    limits = DecisionLimits.of(project_params.parse_settings(content))
     said = decide_action(look(0.9), DecisionHistory(), limits, NOW)
     assert (said.action, limits.policy) == ("retrain", "regret")
     assert said.reason.startswith("regret needs problem.time, so staleness decides: ")
@@ -93,18 +94,6 @@ def test_broken_data_stop_whatever_challengers_advise() -> None:
 
 def test_other_policies_hear_no_advice() -> None:
     assert decide_action(look(), DecisionHistory(advice=YES), LIMITS, NOW).action == "wait"
-
-
-def test_without_a_time_regret_is_refused_by_its_key() -> None:
-    content: dict[str, Any] = {
-        "project": "p",
-        "problem": {"kind": "regression", "target": "y"},
-        "data": {"source": "t.csv"},
-        "split": {"strategy": "random"},
-        "retrain": {"policy": "regret"},
-    }
-    with pytest.raises(InputError, match=r"retrain\.policy: regret needs problem\.time"):
-        project_params.parse_settings(content)
 
 
 def cut(windows: int = 6, rows: int = 40, first: int = 100, noise: int = 0) -> WindowedTable:
