@@ -17,7 +17,11 @@ def test_after_a_kill_the_next_lap_ends_well_and_nothing_is_left(tmp_path: Path,
     assert {k.verdict for k in rounds} <= {"promoted", "refused", "unchanged"}
 
 
-@pytest.mark.parametrize("point", ["register: in MLflow", "promote: before commit", "promote: champion"])
+POINTS = ["promote: before commit"]
+POINTS += [pytest.param(point, marks=pytest.mark.trial) for point in ("register: in MLflow", "promote: champion")]
+
+
+@pytest.mark.parametrize("point", POINTS)
 def test_after_a_kill_at_a_named_point_a_version_is_judged_and_promoted_once(
     tmp_path: Path, prefect_server: str, point: str
 ) -> None:

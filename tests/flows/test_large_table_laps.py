@@ -59,6 +59,7 @@ def test_a_lap_on_a_sample_says_so_and_one_on_all_rows_does_not(folder: Folder, 
     assert "models are fitted on" not in ran.err
 
 
+@pytest.mark.trial
 def test_a_lap_over_a_glob_of_packed_parts_sees_the_table_and_a_new_part(folder: Folder, prefect_server: str) -> None:
     env = {"PREFECT_API_URL": prefect_server}
     alone = quick_project(folder.path.parent / "alone")

@@ -467,7 +467,7 @@ def test_a_champion_that_turns_worse_is_rolled_back_in_its_probation_and_stays_s
     "spoilt",
     [
         {"search__candidates": ["tree"], "search__manual": [{"candidate": "tree", "max_depth": 2}]},
-        {"problem__ignore": ["size"]},
+        pytest.param({"problem__ignore": ["size"]}, marks=pytest.mark.trial),
     ],
     ids=["two cuts", "without its best column"],
 )

@@ -135,8 +135,8 @@ def keys(s3_server: Storage) -> Iterator[Storage]:
         yield s3_server
 
 
-# With users every command logs in as well: these two stand for the others in `make slow`.
-EACH = [pytest.param(name, marks=() if users else pytest.mark.trial) for name, (_, _, users) in SERVERS.items()]
+# One has all of it and stands for the others in `make slow`.
+EACH = [pytest.param(name, marks=() if name == "postgres, proxied, users" else pytest.mark.trial) for name in SERVERS]
 
 
 @pytest.fixture(scope="module", params=EACH)
