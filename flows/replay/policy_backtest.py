@@ -149,6 +149,10 @@ def backtest_table(
     return {**content, "seconds": round(time.monotonic() - began, 2)}
 
 
+# Fits of fewer seconds are done here: processes of their own would import longer than they work.
+SECONDS_WORTH_PROCESSES = 8.0
+
+
 def _build_matrices(jobs: dict[str, loss_matrix.MatrixJob], kept: Path, console: Console) -> dict[str, LossMatrix]:
     """A matrix for each history; first, on the screen, how long the fits that are missing will take."""
     console.working("train a model, to see how long it takes")
@@ -161,12 +165,13 @@ def _build_matrices(jobs: dict[str, loss_matrix.MatrixJob], kept: Path, console:
         )
     left, done_before, built = TimeLeft(missing), 0, dict[str, LossMatrix]()
     for name, job in jobs.items():
-        mine = measured[name][0]
+        mine, each = measured[name]
 
         def report(done: int, of: int, name: str = name, mine: int = mine, before: int = done_before) -> None:
             console.working(f"{name}: {done} of {of} models{left.describe(before + done - of + mine)}")
 
-        built[name] = loss_matrix.build_loss_matrix(job, kept, cores, report)
+        spread = mine * each > SECONDS_WORTH_PROCESSES
+        built[name] = loss_matrix.build_loss_matrix(job, kept, cores if spread else 1, report)
         done_before += mine
     return built
 
