@@ -166,7 +166,9 @@ def _check_source(project: Project, _: Console) -> None:
         table = folder / "table.parquet"
         ingestion.write_table(project.root, settings, table, folder)
         scan = table_io.scan_parquet(table)
-        project_secrets.check_private_columns(settings, scan.collect_schema().names())
+        names = tuple(scan.collect_schema().names())
+        table_profile.require_slice_columns(settings, names)
+        project_secrets.check_private_columns(settings, names)
         table_validation.check_table(scan, settings, agreed, accepted)
 
 

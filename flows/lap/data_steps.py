@@ -29,7 +29,6 @@ from windvane.tasks.validate.table_profile import (
     TABLE_FILE,
     TableProfile,
     read_profile,
-    require_columns,
 )
 
 
@@ -69,9 +68,8 @@ def run_validate_step(lap: LapContext) -> None:
     for finding in findings.read_findings(root / findings.FINDINGS_FILE):
         if finding.level == "warn":
             lap.console.print(f"  note: {finding.message}")
-    sliced = tuple(("gate.slices", name) for name in lap.project.settings.gate.slices)
     names = tuple(column.name for column in profile.columns)
-    require_columns(sliced, names, lap.project.settings.data.source)
+    table_profile.require_slice_columns(lap.project.settings, names)
     project_secrets.check_private_columns(lap.project.settings, names)
     _refuse_missing_columns(lap, profile)
 

@@ -19,7 +19,7 @@ from windvane.tasks import io
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
 from windvane.tasks.io import DATA_FOLDER
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.settings.project_params import ProblemSettings, Settings
 from windvane.tasks.validate import table_statistics
 
 TABLE_FILE = DATA_FOLDER / "table.parquet"
@@ -137,6 +137,12 @@ def require_columns(wanted: tuple[tuple[str, str], ...], names: tuple[str, ...],
         raise InputError(
             "; ".join(f"{key}: {file} has no column {name!r}. {_suggest_column(name, names)}" for key, name in gone)
         )
+
+
+def require_slice_columns(settings: Settings, names: tuple[str, ...]) -> None:
+    """Raise InputError for columns of gate.slices that are not in `names`, those of the table."""
+    sliced = tuple(("gate.slices", name) for name in settings.gate.slices)
+    require_columns(sliced, names, settings.data.where)
 
 
 def _suggest_column(name: str, names: tuple[str, ...]) -> str:

@@ -66,11 +66,11 @@ arrivals = st.lists(st.lists(dated | st.sampled_from(["a", "b", "c"]), max_size=
 
 @pytest.mark.long
 @given(arrivals, st.randoms(use_true_random=False))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_join_does_not_depend_on_the_order_of_arrival(
     engine: sa.Engine, batches: list[list[Any]], chance: Any
 ) -> None:
-    """200 sets of statements and predictions (text: the id of one), in two orders each: the second shuffled, with repeats."""
+    """80 sets of statements and predictions (text: the id of one), in two orders each: the second shuffled, with repeats."""
     everything = [one for batch in batches for one in batch]
     again = everything + chance.choices(everything, k=len(everything) // 2) if everything else []
     chance.shuffle(again)

@@ -53,17 +53,17 @@ def speaking(found: DriftResult) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize(("reference", "window"), [(60, 200), (400, 30), (250, 250)])
 def test_unchanged_windows_alarm_as_often_as_promised(reference: int, window: int) -> None:
-    # At 20 % and 150 windows a rate of 12 % or 29 % would be noticed.
+    # At 20 % and 100 windows a rate of 8 % or 34 % would be noticed; benchmarks/drift_calibration.py plays thousands.
     alarms = 0
-    for seed in range(150):
+    for seed in range(100):
         table = rows(reference + window, seed)
         alarms += measured(table[:reference], table[reference:], level=0.2, seed=seed).alarm
-    assert stats.binomtest(alarms, 150, 0.2).pvalue > 0.002, alarms
+    assert stats.binomtest(alarms, 100, 0.2).pvalue > 0.002, alarms
 
 
 def test_unchanged_windows_of_a_series_with_long_memory_alarm_seldom() -> None:
     alarms = without_blocks = 0
-    for seed in range(40):
+    for seed in range(24):
         noise = np.random.default_rng(seed).standard_normal(4000)
         wander = np.zeros(len(noise))
         for i in range(1, len(noise)):
@@ -71,8 +71,8 @@ def test_unchanged_windows_of_a_series_with_long_memory_alarm_seldom() -> None:
         table = rows(len(noise), seed).assign(size=wander)
         found = [measured(table[:3000], table[3500:3700], time=time, seed=seed).alarm for time in ("at", None)]
         alarms, without_blocks = alarms + found[0], without_blocks + found[1]
-    assert alarms <= 3
-    assert without_blocks >= 20  # rows that hang together would alarm all the time if each counted for itself
+    assert alarms <= 2
+    assert without_blocks >= 12  # rows that hang together would alarm all the time if each counted for itself
 
 
 @pytest.mark.parametrize(

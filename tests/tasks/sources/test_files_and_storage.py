@@ -84,7 +84,7 @@ def test_a_storage_killed_in_mid_read_leaves_the_snapshot_and_the_next_fetch_wor
 ) -> None:
     small, large = b"id,x\n1,1\n", b"id,x\n" + b"22222222,33333333\n" * 4_000_000
     storage.put("in/a.csv", small)
-    section = data(source="s3://bucket/in", timeout=5)
+    section = data(source="s3://bucket/in", timeout=2)
     fetch.fetch_source(tmp_path, section)
     before = state(tmp_path)
     storage.put("in/b.csv", large)
