@@ -84,7 +84,7 @@ def test_without_a_number_no_model_goes(many: Many) -> None:
     told = cleaned(many, None)
     assert many.kept() == {1, 2, 3, 4, 5, 6}
     assert told["versions"] == []
-    assert "retention.versions is null" in many.folder.run("clean").out
+    assert "retention.versions is null" in many.folder.type("clean").out
 
 
 def test_a_dry_run_shows_the_same_and_deletes_nothing(many: Many) -> None:
@@ -97,7 +97,7 @@ def test_a_dry_run_shows_the_same_and_deletes_nothing(many: Many) -> None:
 
 def test_the_command_reads_params_and_says_what_it_freed(many: Many) -> None:
     many.folder.set(retention__versions=1)
-    ran = many.folder.run("clean", "--json")
+    ran = many.folder.type("clean", "--json")
     assert ran.status == 0, ran.err
     assert ran.json["versions"] == [1, 2, 4]
     assert ran.json["freed"] == sum(item["bytes"] for item in ran.json["items"])
@@ -107,11 +107,11 @@ def test_the_command_reads_params_and_says_what_it_freed(many: Many) -> None:
 
 def test_a_collected_version_is_listed_and_cannot_serve(many: Many) -> None:
     cleaned(many, 1)
-    told = {one["version"]: one for one in many.folder.run("versions", "--json").json["versions"]}
+    told = {one["version"]: one for one in many.folder.type("versions", "--json").json["versions"]}
     assert told[4]["collected"] is not None
     assert told[3]["collected"] is None
-    assert "deleted" in many.folder.run("versions").out
-    ran = many.folder.run("promote", "4")
+    assert "deleted" in many.folder.type("versions").out
+    ran = many.folder.type("promote", "4")
     assert (ran.status, ran.err.count("\n")) == (2, 1)
     assert "version 4 of houses cannot serve: its model files were deleted on" in ran.err
     assert many.champion == 5

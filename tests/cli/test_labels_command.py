@@ -106,7 +106,7 @@ def test_the_command_hands_in_and_says_what_came_of_it(project: Folder) -> None:
     engine = database.connect_ledger(f"sqlite:///{project.path / '.windvane' / 'ledger.db'}")
     put(engine, NAME, answer("a"), answer("b"))
     write(project.path / "labels.csv", "id,label\na,1\nb,2\nc,3\n")
-    assert project.run("labels", "labels.csv", "--json").json == {
+    assert project.type("labels", "labels.csv", "--json").json == {
         "matched": 2,
         "unmatched": 1,
         "duplicates": 0,
@@ -114,11 +114,11 @@ def test_the_command_hands_in_and_says_what_came_of_it(project: Folder) -> None:
         "empty": 0,
     }
     write(project.path / "labels.csv", "id,label\na,1\nb,5\n")
-    again = project.run("labels", "labels.csv", "--json")
+    again = project.type("labels", "labels.csv", "--json")
     assert again.json == {"matched": 1, "unmatched": 0, "duplicates": 1, "changed": 1, "empty": 0}
     assert "corrected" in again.err
     write(project.path / "labels.csv", "id,label\na,9\nb,cheap\n")
-    refused = project.run("labels", "labels.csv", "--json")
+    refused = project.type("labels", "labels.csv", "--json")
     assert (refused.status, refused.out) == (2, "")
     assert "line 3" in refused.err
     assert {judged.id: judged.label for judged in read_labelled_predictions(engine, NAME)} == {"a": 1.0, "b": 5.0}
@@ -133,16 +133,16 @@ def read(path: Path, content: Any, rules: LabelRules = PRICES) -> tuple[dict[str
 
 def test_g2_an_export_with_empty_labels_is_taken_for_what_it_knows(project: Folder) -> None:
     write(project.path / "labels.csv", "id,label,at\na,1,\nb,,\nc, ,\nd,2,2026-01-31\n,,\n")
-    ran = project.run("labels", "labels.csv", "--json")
+    ran = project.type("labels", "labels.csv", "--json")
     assert ran.json == {"matched": 0, "unmatched": 2, "duplicates": 0, "changed": 0, "empty": 3}
     assert "3 rows have no label yet" in ran.err
     write(project.path / "labels.csv", "id,label\ne,1\ne,2\n")
-    refused = project.run("labels", "labels.csv", "--json")
+    refused = project.type("labels", "labels.csv", "--json")
     assert refused.status == 2
     assert "id 'e' has two labels: 1.0 and 2.0" in refused.err
     typed = datetime.now(UTC).year + 4
     write(project.path / "labels.csv", f"id,median,at\ne,1,{typed}-01-31\n")
-    refused = project.run("labels", "labels.csv", "--json")
+    refused = project.type("labels", "labels.csv", "--json")
     assert refused.status == 2
     assert f"line 2: at '{typed}-01-31' is in the future" in refused.err
 
@@ -203,10 +203,10 @@ def test_the_command_erases_one_subject(project: Folder) -> None:
     engine = database.connect_ledger(f"sqlite:///{project.path / '.windvane' / 'ledger.db'}")
     put(engine, NAME, answer("a"), answer("7"), answer("c", inputs={"city": "Austin"}))
     record_labels(engine, NAME, [LabelStatement("a", 1.0)])
-    assert project.run("erase", "--id", "a", "--id", "7", "--json").json == {"predictions": 2, "labels": 1}
-    assert project.run("erase", "--where", "city=Austin", "--json").json == {"predictions": 1, "labels": 0}
+    assert project.type("erase", "--id", "a", "--id", "7", "--json").json == {"predictions": 2, "labels": 1}
+    assert project.type("erase", "--where", "city=Austin", "--json").json == {"predictions": 1, "labels": 0}
     for wrong in ((), ("--id", "a", "--where", "city=Waco"), ("--where", "city")):
-        refused = project.run("erase", *wrong)
+        refused = project.type("erase", *wrong)
         assert refused.status == 2
         assert "--where" in refused.err
     engine.dispose()

@@ -75,7 +75,7 @@ def test_commands_work_from_below_and_by_name(tmp_path: Path) -> None:
         "age_days": inside.run("status", "--json").json["champion"]["age_days"]
     }
     for name in (str(root), str(root / "params.yaml"), root.name, f"{root.name}/params.yaml"):
-        assert outside.run("status", "--json", "--project", name).json["champion"]["version"] == 1
+        assert outside.type("status", "--json", "--project", name).json["champion"]["version"] == 1
     assert [path.name for path in below.iterdir()] == []
 
 
@@ -84,13 +84,13 @@ def test_files_are_those_that_were_typed(tmp_path: Path) -> None:
     below = root / "notebooks"
     below.mkdir()
     houses(50).drop(columns=["price", "dear"]).to_csv(below / "new.csv", index=False)
-    ran = Folder(below).run("score", "new.csv", "out.csv", "--json")
+    ran = Folder(below).type("score", "new.csv", "out.csv", "--json")
     assert (ran.status, ran.json["rows"]) == (0, 50), ran.err
     assert len(pd.read_csv(below / "out.csv")) == 50
     (below / "truth.csv").write_text("id,label\na,1.5\n")
-    ran = Folder(below).run("labels", "truth.csv", "--json")
+    ran = Folder(below).type("labels", "truth.csv", "--json")
     assert (ran.status, ran.json["unmatched"]) == (0, 1), ran.err
-    ran = Folder(below).run("labels", "gone.csv")
+    ran = Folder(below).type("labels", "gone.csv")
     assert ran.status == 2
     assert f"{below / 'gone.csv'}" in ran.err
 
@@ -126,15 +126,15 @@ def test_init_makes_a_project_where_it_is_typed_or_named(tmp_path: Path) -> None
     table = houses(60).drop(columns=["dear"])
     table.to_csv(tmp_path / "a" / "t.csv", index=False)
     table.to_csv(tmp_path / "b" / "t.csv", index=False)
-    ran = Folder(tmp_path / "a").run("init", "t.csv", "--target", "price")
+    ran = Folder(tmp_path / "a").type("init", "t.csv", "--target", "price")
     assert ran.status == 0, ran.err
     assert (tmp_path / "params.yaml").read_text() == PARAMS
     assert yaml.safe_load((tmp_path / "a" / "params.yaml").read_text())["data"]["source"] == "t.csv"
-    ran = Folder(tmp_path).run("init", "b/t.csv", "--target", "price", "--project", "b")
+    ran = Folder(tmp_path).type("init", "b/t.csv", "--target", "price", "--project", "b")
     assert ran.status == 0, ran.err
     assert yaml.safe_load((tmp_path / "b" / "params.yaml").read_text())["data"]["source"] == "t.csv"
     (tmp_path / "c").mkdir()
-    ran = Folder(tmp_path).run("init", "b/t.csv", "--target", "price", "--project", "c")
+    ran = Folder(tmp_path).type("init", "b/t.csv", "--target", "price", "--project", "c")
     assert ran.status == 0, ran.err
     assert yaml.safe_load((tmp_path / "c" / "params.yaml").read_text())["data"]["source"] == str(
         tmp_path / "b" / "t.csv"
@@ -146,6 +146,6 @@ def test_a_stage_finds_its_project_too(tmp_path: Path) -> None:
     table.to_csv(tmp_path / "houses.csv", index=False)
     (tmp_path / "params.yaml").write_text(PARAMS)
     (tmp_path / "below").mkdir()
-    ran = Folder(tmp_path / "below").run("stage", "ingest")
+    ran = Folder(tmp_path / "below").type("stage", "ingest")
     assert ran.status == 0, ran.err
     assert (tmp_path / ".windvane" / "data" / "table.parquet").exists()

@@ -38,22 +38,24 @@ def settled(tmp_path: Path) -> Folder:
 
 
 def test_a_new_secret_takes_the_place_of_the_old_one(settled: Folder) -> None:
-    first = settled.run("secret", "--json").json
-    assert settled.run("secret", "--json").json == first
-    renewed = settled.run("secret", "--renew", "--json").json
+    first = settled.type("secret", "--json").json
+    assert settled.type("secret", "--json").json == first
+    renewed = settled.type("secret", "--renew", "--json").json
     assert renewed != first
     assert (
-        settled.run("secret", "--json").json == renewed == {"secret": Credentials.of(settled.path / ".windvane").secret}
+        settled.type("secret", "--json").json
+        == renewed
+        == {"secret": Credentials.of(settled.path / ".windvane").secret}
     )
 
 
 def test_a_spoilt_secret_is_named_with_the_command_that_mends_it(settled: Folder) -> None:
     (settled.path / ".windvane").mkdir()
     (settled.path / ".windvane" / "secret").write_text("mine")
-    ran = settled.run("secret")
+    ran = settled.type("secret")
     assert (ran.status, "windvane secret --renew" in ran.err, "Traceback" in ran.err) == (2, True, False)
-    assert settled.run("secret", "--renew").status == 0
-    assert settled.run("secret").status == 0
+    assert settled.type("secret", "--renew").status == 0
+    assert settled.type("secret").status == 0
 
 
 def test_links_are_printed_on_a_terminal_and_never_in_a_log(tmp_path: Path) -> None:

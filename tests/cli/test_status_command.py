@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Folder:
 
 def shown(folder: Folder, beginning: str) -> str:
     """The line of `windvane status` that begins so."""
-    ran = folder.run("status")
+    ran = folder.type("status")
     assert ran.status == 0, ran.err
     assert "None" not in ran.out + ran.err
     (line,) = [line.strip() for line in (ran.out + ran.err).splitlines() if line.strip().startswith(beginning)]
@@ -86,7 +86,7 @@ def test_a_killed_lap_is_interrupted_and_says_what_to_do(folder: Folder) -> None
     line = shown(folder, "last lap:")
     assert "interrupted: its process is gone; next: windvane train" in line
     assert "running" not in line
-    assert json.loads(folder.run("status", "--json").out)["last_lap"]["state"] == "interrupted"
+    assert json.loads(folder.type("status", "--json").out)["last_lap"]["state"] == "interrupted"
 
 
 def test_a_lap_that_runs_is_running_and_one_on_a_silent_machine_is_interrupted_when_its_lease_ends(

@@ -18,7 +18,7 @@ def test_every_version_with_its_verdict_and_who_serves(tmp_path: Path) -> None:
     many.lap(2, accepted=True, cause="watch: the loss grew")
     many.lap(3, accepted=False)
     many.lap(4, accepted=False, judged=False)
-    ran = many.folder.run("versions", "--json")
+    ran = many.folder.type("versions", "--json")
     assert ran.status == 0, ran.err
     told = ran.json["versions"]
     assert [(one["version"], one["verdict"], one["serves"]) for one in told] == [
@@ -38,7 +38,7 @@ def test_every_version_with_its_verdict_and_who_serves(tmp_path: Path) -> None:
 def test_the_screen_says_the_same(tmp_path: Path) -> None:
     many = Many(tmp_path)
     many.lap(2, accepted=False, cause="by hand")
-    ran = many.folder.run("versions")
+    ran = many.folder.type("versions")
     head, first, second = ran.out.splitlines()
     assert head.split()[:5] == ["version", "serves", "verdict", "candidate", "metric"]
     assert first.split()[:7] == ["1", "champion", "promoted", "boosting", "mae", "1", "0.5"]
@@ -51,16 +51,16 @@ def test_a_champion_put_back_by_hand_serves(tmp_path: Path) -> None:
     many = Many(tmp_path)
     many.lap(2, accepted=True)
     many.move(1, "rollback")
-    told = many.folder.run("versions", "--json").json["versions"]
+    told = many.folder.type("versions", "--json").json["versions"]
     assert [one["serves"] for one in told] == ["champion", None]
 
 
 def test_without_a_version_it_says_what_to_do(tmp_path: Path) -> None:
     params = "project: houses\nproblem: {kind: regression, target: price}\ndata: {source: houses.csv}\n"
     (tmp_path / "params.yaml").write_text(params)
-    ran = Folder(tmp_path).run("versions")
+    ran = Folder(tmp_path).type("versions")
     assert (ran.status, ran.out) == (0, "  no version yet; next: windvane train\n")
-    assert Folder(tmp_path).run("versions", "--json").json == {"versions": []}
+    assert Folder(tmp_path).type("versions", "--json").json == {"versions": []}
 
 
 def test_it_reads_the_ledger_alone(tmp_path: Path) -> None:
@@ -74,6 +74,6 @@ def test_it_reads_the_ledger_alone(tmp_path: Path) -> None:
 
 
 def test_promote_names_the_command_that_lists_versions(tmp_path: Path) -> None:
-    ran = Many(tmp_path).folder.run("promote", "7")
+    ran = Many(tmp_path).folder.type("promote", "7")
     assert ran.status == 2
     assert "`windvane versions` lists those there are" in ran.err

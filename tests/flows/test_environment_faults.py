@@ -41,7 +41,7 @@ def found(ran: Ran, *words: str) -> None:
 
 
 def own_ledger(project: Folder) -> Path:
-    project.run("status")
+    project.run("status")  # in a process of its own: its end closes the file, which is looked at and spoilt
     return project.path / ".windvane" / "ledger.db"
 
 
@@ -59,25 +59,25 @@ def own_ledger(project: Folder) -> Path:
 def test_an_address_of_no_ledger(project: Folder, url: str, status: int, words: tuple[str, ...]) -> None:
     if "\0" in url:
         url = f"sqlite:///{project.path / 'params.yaml'}/l.db"
-        sentence(project.run("status", env={"WINDVANE_LEDGER_URL": url}), 1, "params.yaml")
+        sentence(project.type("status", env={"WINDVANE_LEDGER_URL": url}), 1, "params.yaml")
         return
-    ran = project.run("status", env={"WINDVANE_LEDGER_URL": url})
+    ran = project.type("status", env={"WINDVANE_LEDGER_URL": url})
     sentence(ran, status, *words)
     assert "secret" not in ran.err
-    found(project.run("check", env={"WINDVANE_LEDGER_URL": url}), words[0])
+    found(project.type("check", env={"WINDVANE_LEDGER_URL": url}), words[0])
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
 def test_postgresql_needs_no_driver_in_its_address(project: Folder, postgres: str, scheme: str) -> None:
     url = postgres.replace("postgresql+psycopg", scheme)
-    ran = project.run("status", env={"WINDVANE_LEDGER_URL": url})
+    ran = project.type("status", env={"WINDVANE_LEDGER_URL": url})
     assert ran.status == 0, ran.err
     assert "no champion yet" in ran.out
 
 
 def test_a_database_that_is_not_there_is_the_addresss_fault(project: Folder, postgres: str) -> None:
     url = postgres.rsplit("/", 1)[0] + "/elsewhere"
-    sentence(project.run("status", env={"WINDVANE_LEDGER_URL": url}), 2, '"elsewhere" does not exist', "Correct")
+    sentence(project.type("status", env={"WINDVANE_LEDGER_URL": url}), 2, '"elsewhere" does not exist', "Correct")
 
 
 def test_a_wrong_password_is_the_addresss_fault(project: Folder, mortal_postgres: Postgres) -> None:
@@ -88,7 +88,7 @@ def test_a_wrong_password_is_the_addresss_fault(project: Folder, mortal_postgres
     mortal_postgres.kill()
     mortal_postgres.start()
     url = mortal_postgres.url.replace("windvane@", "windvane:wrong@")
-    sentence(project.run("status", env={"WINDVANE_LEDGER_URL": url}), 2, "password authentication failed", "Correct")
+    sentence(project.type("status", env={"WINDVANE_LEDGER_URL": url}), 2, "password authentication failed", "Correct")
 
 
 @pytest.mark.parametrize("how", ["no database", "pages", "newer"])
@@ -109,9 +109,9 @@ def test_a_ledger_that_cannot_be_read_is_told_and_left_as_it_is(project: Folder,
         if how == "newer"
         else ("ledger.db: is damaged", "Restore it from a backup")
     )
-    sentence(project.run("status"), 1, *words)
-    sentence(project.run("train"), 1, *words)
-    found(project.run("check"), *words)
+    sentence(project.type("status"), 1, *words)
+    sentence(project.type("train"), 1, *words)
+    found(project.type("check"), *words)
     assert path.read_bytes() == before
 
 
@@ -124,11 +124,11 @@ def test_a_ledger_that_is_gone_is_not_begun_anew_in_silence(project: Folder) -> 
     for left in path.parent.glob("ledger.db*"):
         left.unlink()
     for command in ("status", "train", "monitor"):
-        sentence(project.run(command), 1, "the ledger is gone", "version 3", "Restore it from a backup", "begin anew")
+        sentence(project.type(command), 1, "the ledger is gone", "version 3", "Restore it from a backup", "begin anew")
         assert not path.exists()
-    found(project.run("check"), "the ledger is gone")
+    found(project.type("check"), "the ledger is gone")
     path.with_name("mlflow.db").unlink()  # as the sentence says
-    assert project.run("status").status == 0
+    assert project.type("status").status == 0
 
 
 @contextmanager
@@ -172,9 +172,9 @@ def prefect_that_asks() -> Iterator[str]:
 def test_check_asks_prefect_something_that_needs_credentials(project: Folder) -> None:
     with prefect_that_asks() as url:
         for credentials in ({}, {"PREFECT_API_AUTH_STRING": "me:wrong"}):
-            ran = project.run("check", env={"PREFECT_API_URL": url, **credentials})
+            ran = project.type("check", env={"PREFECT_API_URL": url, **credentials})
             found(ran, "does not let this machine in (401)", "PREFECT_API_AUTH_STRING")
-        ran = project.run("check", env={"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": "me:right"})
+        ran = project.type("check", env={"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": "me:right"})
         assert ran.status == 0, ran.out + ran.err
 
 
@@ -195,10 +195,10 @@ def test_a_full_disk_is_told_and_the_next_run_works(small_disk: Path) -> None:
         while True:
             os.write(descriptor, b"x" * 4096)
     os.close(descriptor)
-    sentence(project.run("status"), 1, "the disk is full", "Free some space")
-    found(project.run("check"), "the disk is full")
+    sentence(project.type("status"), 1, "the disk is full", "Free some space")
+    found(project.type("check"), "the disk is full")
     filler.unlink()
-    assert project.run("status").status == 0
+    assert project.type("status").status == 0
 
 
 def test_a_folder_that_must_not_be_written_is_told(small_disk: Path) -> None:

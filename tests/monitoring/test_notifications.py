@@ -152,7 +152,7 @@ def test_an_address_that_cannot_be_sent_to_is_refused_without_showing_it(
 
 @pytest.mark.parametrize("command", ["check", "train"])
 def test_an_unknown_scheme_is_reported_before_a_lap(command: str, folder: Folder) -> None:
-    ran = folder.run(command, env={"HOOK": f"nonsense://host/{SECRET}", "PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    ran = folder.type(command, env={"HOOK": f"nonsense://host/{SECRET}", "PREFECT_API_URL": "http://127.0.0.1:9/api"})
     assert ran.status == 2
     assert "apprise knows no scheme 'nonsense'" in ran.out + ran.err
     assert SECRET not in ran.out + ran.err

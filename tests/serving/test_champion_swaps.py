@@ -240,7 +240,7 @@ def test_a_real_service_from_its_start_to_its_end(folder: Folder) -> None:
         expected = http.post("/invocations", json={"inputs": [ROW]}).json()["predictions"][0]
         said = ScoringServerClient("127.0.0.1", port).invoke(pd.DataFrame([ROW] * 3))
         assert said.get_predictions()[0].tolist() == [expected] * 3
-        shown = folder.run("status", "--json").json["services"]["serving"]
+        shown = folder.type("status", "--json").json["services"]["serving"]
         assert (shown["version"], shown["refused"]) == (1, None)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
@@ -331,7 +331,7 @@ def test_no_answered_prediction_is_lost_to_a_kill(folder: Folder) -> None:
 
 
 def test_no_address_but_loopback_without_keys(folder: Folder) -> None:
-    ran = folder.run("serve", "--host", "0.0.0.0")
+    ran = folder.type("serve", "--host", "0.0.0.0")
     assert ran.status == 2
     assert "WINDVANE_API_KEYS" in ran.err
     assert "Traceback" not in ran.err

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 ROOMS = ("cli", "flows", "tasks", "monitoring", "serving", "ledger", "templates")
 ROOT = Path(__file__).parents[2]
@@ -62,6 +63,24 @@ class Folder:
         process = self.start(*arguments, env=env)
         out, err = process.communicate(timeout=timeout)
         return Ran(process.returncode, out, err)
+
+    def type(self, *arguments: str, env: Mapping[str, str] | None = None) -> Ran:
+        """The command in the tests' own process, in a fraction of the time: where its start is not what is tested."""
+        from windvane.cli.main import main
+
+        before = dict(os.environ)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.path)
+            try:
+                os.environ.clear()
+                os.environ.update(self.environment(env))
+                done = CliRunner().invoke(main, arguments)
+            finally:
+                os.environ.clear()
+                os.environ.update(before)
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return Ran(done.exit_code, done.stdout, done.stderr)
 
     def train(self, *arguments: str, env: Mapping[str, str] | None = None) -> dict[str, Any]:
         """A lap that must end well."""

@@ -107,7 +107,7 @@ def test_a_failed_init_puts_an_older_project_back(folder: Folder, monkeypatch: p
 def test_what_is_to_be_committed_is_all_that_git_sees(folder: Folder) -> None:
     git(folder.path, "init", "-q")
     git(folder.path, "add", "houses.csv")
-    ran = folder.run("init", "houses.csv", "--target", "price")
+    ran = folder.type("init", "houses.csv", "--target", "price")
     assert ran.status == 0, ran.err
     assert "  commit them, and dvc.lock after a lap; " in ran.out
     seen = {line[3:] for line in git(folder.path, "status", "--porcelain", "-uall").splitlines() if line[0] == "?"}
@@ -133,7 +133,7 @@ def test_check_says_how_to_take_windvane_out_of_git(folder: Folder) -> None:
 @pytest.mark.slow
 def test_a_lap_over_outputs_that_git_tracks_says_the_right_remedy(folder: Folder, prefect_server: str) -> None:
     env = {"PREFECT_API_URL": prefect_server}
-    assert folder.run("init", "houses.csv", "--target", "price").status == 0
+    assert folder.type("init", "houses.csv", "--target", "price").status == 0
     folder.set(search__trials=2, search__candidates=["linear", "tree"])
     (folder.path / ".gitignore").unlink()
     folder.train(env=env)

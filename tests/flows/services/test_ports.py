@@ -30,7 +30,7 @@ def taken() -> Iterator[int]:
 @pytest.mark.parametrize("name", ["mlflow", "prefect"])
 def test_what_is_no_port_is_refused_with_its_path(project: Folder, name: str, value: Any) -> None:
     project.set(ports={name: value})
-    ran = project.run("status", env={"PORT": "0"})
+    ran = project.type("status", env={"PORT": "0"})
     assert ran.status == 2
     assert f"ports.{name}" in ran.err
 
@@ -42,7 +42,7 @@ def test_a_port_may_come_from_the_environment(project: Folder, taken: int) -> No
 
 def test_an_unknown_service_is_refused(project: Folder) -> None:
     project.set(ports={"prefct": 4200})
-    ran = project.run("status")
+    ran = project.type("status")
     assert ran.status == 2
     assert "ports.prefect" in ran.err
 
@@ -85,13 +85,13 @@ def test_two_of_one_port_are_found_before_anything_starts(
     project: Folder, mlflow: int, prefect: int | None, named: str
 ) -> None:
     project.set(serve__port=8000, ports={"mlflow": mlflow, "prefect": prefect})
-    ran = project.run("check", "--json")
+    ran = project.type("check", "--json")
     assert ran.status == 2
     assert any(named in problem and str(mlflow) in problem for problem in ran.json["problems"])
 
 
 def test_check_says_that_others_could_reach_the_service_without_a_key(project: Folder) -> None:
     project.set(serve__host="0.0.0.0")
-    ran = project.run("check", "--json")
+    ran = project.type("check", "--json")
     assert ran.status == 2
     assert any("serve.host" in problem and "WINDVANE_API_KEYS" in problem for problem in ran.json["problems"])
