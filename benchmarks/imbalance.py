@@ -69,7 +69,7 @@ def judged(
     job: Job, candidate: str, balance: ClassBalance, train: pd.DataFrame, test: pd.DataFrame, seed: int
 ) -> Predictions:
     """What a fit says of the rows that judge, its classes as 0 and 1 (1: the positive one)."""
-    from windvane.tasks.models.problem_types.classification import find_positive_class
+    from windvane.tasks.models.problem_types.class_labels import find_positive_class
 
     kind, cores = definitions.load_problem_type("classification"), len(os.sched_getaffinity(0))
     spec = ModelConfiguration(candidate, {}, balance)
@@ -102,7 +102,7 @@ def gaps(
 
 def compare(job: Job, candidate: str, seeds: int, rows: int) -> dict[str, dict[str, tuple[float, float, float]]]:
     """Print a row per treatment; the differences by treatment and metric."""
-    from windvane.tasks.models.problem_types.classification import find_positive_class
+    from windvane.tasks.models.problem_types.class_labels import find_positive_class
 
     kind, target = definitions.load_problem_type("classification"), job.chosen.problem.target
     truths: list[Any] = []

@@ -29,7 +29,7 @@ from windvane.tasks.ingest import table_io
 from windvane.tasks.io import read_record
 from windvane.tasks.models import class_balance, features, model_pipeline
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
-from windvane.tasks.models.problem_types import classification, definitions
+from windvane.tasks.models.problem_types import class_labels, classification, definitions
 from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.reports import data_report
@@ -128,7 +128,7 @@ def _load_problem_type(settings: Settings, train: pd.DataFrame) -> definitions.P
     kind = definitions.load_problem_type(problem.kind, problem.positive)
     if kind.continuous or len(classes := np.unique(kind.truth(train[problem.target]))) != 2:
         return definitions.load_problem_type(problem.kind)
-    positive = classes[classification.find_positive_class(classes, problem.positive)].item()
+    positive = classes[class_labels.find_positive_class(classes, problem.positive)].item()
     return definitions.load_problem_type(problem.kind, positive)
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy import special
 from threadpoolctl import threadpool_limits
 
-from windvane.tasks.models.problem_types.classification import encode_labels, find_positive_class
+from windvane.tasks.models.problem_types.class_labels import find_positive_class
+from windvane.tasks.models.problem_types.classification import encode_labels
 from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
 from windvane.tasks.settings.project_params import ProblemSettings
 

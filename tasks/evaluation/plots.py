@@ -28,7 +28,7 @@ from windvane.tasks.evaluation.scores import (
     name_class_column,
     read_predictions,
 )
-from windvane.tasks.models.problem_types.classification import find_positive_class
+from windvane.tasks.models.problem_types.class_labels import find_positive_class
 from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, Metric, Predictions, ProblemType
 from windvane.tasks.reports.style import (
     BLUE,

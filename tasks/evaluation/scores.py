@@ -26,7 +26,7 @@ from windvane.tasks.evaluation.intervals import (
     find_resampling_units,
     resample_by_row,
 )
-from windvane.tasks.models.problem_types.classification import find_positive_class
+from windvane.tasks.models.problem_types.class_labels import find_positive_class
 from windvane.tasks.models.problem_types.definitions import ClassLabel, Predictions, ProblemType
 from windvane.tasks.models.row_weights import read_row_weights
 from windvane.tasks.settings.project_params import Settings

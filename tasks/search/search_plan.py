@@ -9,10 +9,9 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from windvane.tasks.errors import InputError
-from windvane.tasks.models.class_balance import ClassBalance
 from windvane.tasks.models.problem_types.definitions import (
     BASELINE_CANDIDATE,
     CandidateModel,
@@ -22,8 +21,11 @@ from windvane.tasks.models.problem_types.definitions import (
     Metric,
     ProblemType,
 )
-from windvane.tasks.search.cross_validation import ConfigurationScorer
 from windvane.tasks.settings.project_params import Settings
+
+if TYPE_CHECKING:  # `init` reads the proposals alone, and does without scikit-learn
+    from windvane.tasks.models.class_balance import ClassBalance
+    from windvane.tasks.search.cross_validation import ConfigurationScorer
 
 LOG_TARGET_PARAMETER = "log_target"
 # What scikit-learn's estimators call that which they minimise.

@@ -17,7 +17,7 @@ import polars as pl
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io, text_parsing
 from windvane.tasks.ingest.cell_reading import UNNAMED
-from windvane.tasks.models.problem_types import classification
+from windvane.tasks.models.problem_types import class_labels
 from windvane.tasks.validate.checks import target_checks
 from windvane.tasks.validate.table_profile import ColumnProfile
 
@@ -127,7 +127,7 @@ def choose_positive_class(inspected: InspectedTable, given: str | None, notes: l
     not two. Raises InputError where no class is called as given.
     """
     counts, _ = count_classes(inspected)
-    classes = classification.convert_to_target_classes(counts.index.to_numpy())
+    classes = class_labels.convert_to_target_classes(counts.index.to_numpy())
     order = np.argsort(classes, kind="stable")
     classes, shares = classes[order], counts.to_numpy(dtype="float64")[order] / counts.sum()
     if given is not None:
@@ -141,7 +141,7 @@ def choose_positive_class(inspected: InspectedTable, given: str | None, notes: l
     if len(classes) != 2:
         return None
     rarer = int(shares.argmin())
-    at = rarer if shares[rarer] < _BALANCED_SHARE else classification.find_positive_class(classes)
+    at = rarer if shares[rarer] < _BALANCED_SHARE else class_labels.find_positive_class(classes)
     found: bool | int | str = classes[at].item()
     notes.append(
         describe_guess(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.projects import Folder, quick_project
+from tests.support.projects import ROOT, Folder, quick_project
 
 FITTING = {"sklearn", "scipy", "matplotlib", "mlflow", "prefect", "evidently", "optuna", "skops", "imblearn", "alembic"}
 TABLES = {"numpy", "pandas", "polars", "pyarrow"}
@@ -42,6 +43,11 @@ def imported_by(folder: Path, *arguments: str) -> set[str]:
 @pytest.mark.parametrize("command", [[], ["train"], ["init"], ["score"], ["up"]])
 def test_help_imports_nothing_heavy(command: list[str], tmp_path: Path) -> None:
     assert not imported_by(tmp_path, *command, "--help") & HELP
+
+
+def test_init_needs_no_library_that_fits(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "data" / "txhousing.csv", tmp_path)
+    assert not imported_by(tmp_path, "init", "txhousing.csv", "--target", "median") & FITTING
 
 
 @pytest.mark.slow

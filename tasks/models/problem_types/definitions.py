@@ -113,7 +113,7 @@ class CandidateModel:
 class Predictions:
     """Predictions for n rows: values (numbers or classes), and for k classes their probabilities (n, k).
 
-    positive: which of two classes metrics are of; None: the usual one (classification.find_positive_class).
+    positive: which of two classes metrics are of; None: the usual one (class_labels.find_positive_class).
     """
 
     value: NDArray[Any]

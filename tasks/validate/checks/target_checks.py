@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pandas.api import types
 
+from windvane.tasks.models.problem_types.class_labels import is_class
 from windvane.tasks.validate.checks.column_checks import describe_infinite_values, holds_infinite_values
 from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFinding, format_example
 
@@ -357,8 +358,6 @@ def _check_classes(target: str, e: CheckInput) -> Iterator[TableFinding]:
 
 
 def _check_positive(target: str, e: CheckInput, classes: list[Any]) -> Iterator[TableFinding]:
-    from windvane.tasks.models.problem_types.classification import is_class
-
     positive, listed = e.problem.positive, ", ".join(format_example(value) for value in classes[:12])
     if positive is None:
         return

@@ -20,7 +20,7 @@ from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.class_balance import ClassBalance
 from windvane.tasks.models.features import FeatureColumns, conform_frame
 from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
-from windvane.tasks.models.problem_types import classification, definitions
+from windvane.tasks.models.problem_types import class_labels, classification, definitions
 from windvane.tasks.settings.project_params import name_metric
 from windvane.tasks.validate import table_validation
 
@@ -141,7 +141,7 @@ def test_d2_n5_a_class_that_is_not_there_is_refused_and_of_three_none_is_positiv
     ],
 )
 def test_the_class_is_found_as_params_yaml_spells_it(classes: list[Any], positive: Any, index: int) -> None:
-    assert classification.find_positive_class(np.array(classes), positive) == index
+    assert class_labels.find_positive_class(np.array(classes), positive) == index
 
 
 def test_d5_n4_a_label_in_another_case_is_of_its_class(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from windvane.tasks.models.problem_types import class_labels, definitions
 from windvane.tasks.models.problem_types import classification as c
-from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.models.problem_types import regression as r
 from windvane.tasks.models.problem_types.definitions import ChoiceSet, FloatRange, IntRange, Predictions
 from windvane.tasks.settings.project_params import METRICS_BY_KIND
@@ -128,7 +128,7 @@ def test_roc_auc_is_nan_with_one_class_and_leaves_out_an_absent_one() -> None:
     [([0, 1], 1), ([False, True], 1), (["no", "yes"], 1), (["Yes", "nope"], 0), (["cat", "dog"], 1), (["1", "2"], 0)],
 )
 def test_the_positive_class_is_the_obvious_one_else_the_later(classes: list[Any], index: int) -> None:
-    assert c.find_positive_class(np.array(classes)) == index
+    assert class_labels.find_positive_class(np.array(classes)) == index
 
 
 def test_a_dimension_says_what_it_takes() -> None:
