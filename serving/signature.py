@@ -49,6 +49,7 @@ class InputColumn:
     missing: its table has rows without a value, so that it may be left empty. keep_words: words such as NA are values.
     code_width: see cell_reading.find_code_width; a number means the code of so many digits, with 0 none.
     dates: see cell_reading.choose_date_forms. numbers: how they are written in words; None: as programs write them.
+    missing_words: words beside the usual ones that mean no value (data.format).
     """
 
     name: str
@@ -58,6 +59,7 @@ class InputColumn:
     code_width: int | None = None
     dates: str | None = None
     numbers: NumberForm | None = None
+    missing_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class ModelSignature:
         return tuple(
             _make_word_reader(c)
             if c.type == "category"
-            else InputReader(c, _read_written(c.numbers, _JSON_READERS[c.type]), bulk.get(c.type))
+            else InputReader(c, _unless_missing(c, _read_written(c.numbers, _JSON_READERS[c.type])), bulk.get(c.type))
             for c in self.inputs
         )
 
@@ -95,7 +97,9 @@ class ModelSignature:
         return tuple(
             _make_word_reader(c)
             if c.type == "category"
-            else InputReader(c, _read_written(c.numbers, _unless_absent(_TEXT_READERS[c.type])), None)
+            else InputReader(
+                c, _unless_missing(c, _read_written(c.numbers, _unless_absent(_TEXT_READERS[c.type]))), None
+            )
             for c in self.inputs
         )
 
@@ -125,7 +129,9 @@ class InputReader:
             for value in values:
                 read.append(one(value))
         except ValueError as e:
-            dates = read_written_dates(values, self.column.dates) if self.column.type == "date" else None
+            words = self.column.missing_words
+            known = [None if isinstance(value, str) and value.strip() in words else value for value in values]
+            dates = read_written_dates(known, self.column.dates) if self.column.type == "date" else None
             if dates is None:
                 raise CellRefused(self.column.name, len(read) + 1, str(e)) from None
             read = [None if date is None else (date - _EPOCH) // _MICROSECOND for date in dates]
@@ -186,7 +192,8 @@ def _read_boolean_word(word: str) -> float:
 
 def _make_word_reader(column: InputColumn) -> InputReader:
     """Categories: words without blanks around them, as ingest reads them (column_types.strip_words), and numbers by name."""
-    absent, width = ABSENT_IF_KEPT if column.keep_words else ABSENT_WORDS, column.code_width
+    absent = (ABSENT_IF_KEPT if column.keep_words else ABSENT_WORDS) | frozenset(column.missing_words)
+    width = column.code_width
 
     def read(value: Any) -> str | None:
         kind = type(value)
@@ -259,6 +266,14 @@ def _read_written(form: NumberForm | None, otherwise: Callable[[Any], PlainValue
         return None if math.isinf(number) else _read_number(number)
 
     return read
+
+
+def _unless_missing(column: InputColumn, read: Callable[[Any], PlainValue]) -> Callable[[Any], PlainValue]:
+    """The reader of a column that knows the table's own words for no value."""
+    words = frozenset(column.missing_words)
+    if not words:
+        return read
+    return lambda value: None if type(value) is str and value.strip() in words else read(value)
 
 
 def _describe_type(value: Any) -> str:

@@ -46,7 +46,7 @@ _CLOCK_TOLERANCE, _LARGEST_OFFSET = timedelta(minutes=5), timedelta(hours=14)
 @dataclass(frozen=True)
 class LabelRules:
     """What a project's labels are: the problem type, the columns of its table that hold the id and the target, how its numbers are
-    written in words, and whether words such as None are classes (data.format.keep_words).
+    written in words, whether words such as None are classes (data.format.keep_words), and which others mean no value.
     """
 
     kind: ProblemKind
@@ -54,12 +54,14 @@ class LabelRules:
     target: str | None = None
     numbers: NumberForm | None = None
     keep_words: bool = False
+    missing_words: tuple[str, ...] = ()
 
 
 def choose_label_rules(settings: Settings) -> LabelRules:
     """The rules of a project."""
     problem, written = settings.problem, settings.data.format
-    return LabelRules(problem.kind, problem.id, problem.target, written.numbers, problem.target in written.keep_words)
+    kept = problem.target in written.keep_words
+    return LabelRules(problem.kind, problem.id, problem.target, written.numbers, kept, written.missing_words)
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _parse_rows(rules: LabelRules, rows: Iterable[_Row], written: bool) -> Gener
     """
     empty, wrong, count = 0, "", 0
     for where, id, label, at in rows:
-        if _is_empty(label, written and not rules.keep_words):
+        if _is_empty(label, rules, written):
             empty += 1
             continue
         try:
@@ -116,11 +118,11 @@ def _parse_rows(rules: LabelRules, rows: Iterable[_Row], written: bool) -> Gener
     return empty
 
 
-def _is_empty(label: Any, written: bool) -> bool:
-    """Whether a cell holds no label yet: nothing, blanks, NaN, or in a text file a word for it."""
+def _is_empty(label: Any, rules: LabelRules, written: bool) -> bool:
+    """Whether a cell holds no label yet: nothing, blanks, NaN, one of rules.missing_words, or in a text file any word for it."""
     if isinstance(label, str):
         text = label.strip()
-        return text in ABSENT_WORDS if written else not text
+        return not text or text in rules.missing_words or (written and not rules.keep_words and text in ABSENT_WORDS)
     return label is None or label != label  # noqa: PLR0124 (NaN and NaT)
 
 

@@ -293,6 +293,7 @@ def run_build_step(
         tuple(column.name for column in profile.columns),
         frozenset(column.name for column in profile.columns if column.missing),
         frozenset(settings.data.format.keep_words),
+        settings.data.format.missing_words,
         settings.data.format.dates,
         settings.data.format.numbers,
     )

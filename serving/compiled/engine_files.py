@@ -78,12 +78,13 @@ class ComparisonRows:
 @dataclass(frozen=True)
 class TableCells:
     """What a table decided about its cells: all its columns, those with rows without a value, and those in which words such as
-    NA are values (data.format.keep_words); dates: data.format.dates; numbers: how data.format has them written.
+    NA are values. The rest is as data.format has it: keep_words, missing_words, dates, and how numbers are written.
     """
 
     columns: tuple[str, ...] = ()
     missing: frozenset[str] = frozenset()
     keep_words: frozenset[str] = frozenset()
+    missing_words: tuple[str, ...] = ()
     dates: str | None = None
     numbers: NumberForm | None = None
 
@@ -157,7 +158,13 @@ def read_engine_files(content: Mapping[str, bytes]) -> StoredEngine | None:
         return None
     classes, recipe, proba = settings["signature"]["classes"], settings["compiled"], settings["expected_proba"]
     inputs = tuple(
-        InputColumn(**{**column, "numbers": NumberForm.from_json(column.get("numbers"))})
+        InputColumn(
+            **{
+                **column,
+                "numbers": NumberForm.from_json(column.get("numbers")),
+                "missing_words": tuple(column.get("missing_words", ())),
+            }
+        )
         for column in settings["signature"]["inputs"]
     )
     signature = ModelSignature(
@@ -172,7 +179,7 @@ def _describe_input(name: str, type: InputType, values: pd.Series, cells: TableC
     missing = name in cells.missing or bool(values.isna().any())
     width = find_code_width(values.dropna().unique()) if type == "category" else None
     dates, numbers = cells.dates if type == "date" else None, cells.numbers if type == "number" else None
-    return InputColumn(name, type, missing, name in cells.keep_words, width, dates, numbers)
+    return InputColumn(name, type, missing, name in cells.keep_words, width, dates, numbers, cells.missing_words)
 
 
 # What a stored model carries so that MLflow loads it by itself: the file with _load_pyfunc first, below windvane/.

@@ -29,6 +29,7 @@ class FrameModel:
         self._date_forms = settings["date_forms"]
         written = (NumberForm.from_json(column.get("numbers")) for column in settings["signature"]["inputs"])
         self._numbers = next((form for form in written if form is not None), None)
+        self._missing = {w for column in settings["signature"]["inputs"] for w in column.get("missing_words", ())}
         names = list(self._types)
         self._known: dict[str, set[str]] = {}
         for part in settings["compiled"]["columns"] if settings["compiled"] else ():
@@ -37,7 +38,9 @@ class FrameModel:
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> NDArray[Any]:
         """Numbers or classes (n,). Raises ValueError naming columns that are missing or cannot be read."""
-        frame = read_frame(pd.DataFrame(model_input), self._types, self._known, self._date_forms, self._numbers)
+        frame = read_frame(
+            pd.DataFrame(model_input), self._types, self._known, self._date_forms, self._numbers, self._missing
+        )
         if frame.empty:
             return np.array([])
         return np.array(self._engine.predict(list_plain_values(frame, self._types)).values)

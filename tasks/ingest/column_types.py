@@ -5,6 +5,7 @@ string, datetime[us] in UTC.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from windvane.tasks.ingest import row_keys, text_parsing
-from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS, NumberForm, choose_date_forms
+from windvane.tasks.ingest.cell_reading import NumberForm, choose_date_forms
 from windvane.tasks.ingest.row_keys import EncodedWords
 
 # 0001-01-01 and 10000-01-01, in days since 1970.
@@ -92,10 +93,10 @@ class MixedTypesError(Exception):
         self.what, self.odd, self.total, self.formatted = what, odd, total, formatted
 
 
-def strip_words(words: pl.Series, *, kept: bool) -> pl.Series:
-    """Words of any file without blanks around them; None where there is no value. kept: words such as NA are values."""
+def strip_words(words: pl.Series, absent: Collection[str]) -> pl.Series:
+    """Words of any file without blanks around them; None where one of `absent` means that there is no value."""
     bare = words.str.strip_chars()
-    return bare.set(bare.is_in(tuple(ABSENT_IF_KEPT if kept else ABSENT_WORDS)), None)
+    return bare.set(bare.is_in(tuple(absent)), None)
 
 
 def infer_from_type(kind: Any) -> ColumnMeaning | None:
@@ -236,11 +237,11 @@ def convert_cells(
     cells: pl.Series,
     meaning: ColumnMeaning,
     *,
-    kept: bool,
+    absent: Collection[str],
     encoded: dict[str, EncodedWords],
     known: dict[str, KnownWords | None],
 ) -> pl.Series:
-    """Cells of one meaning in its canonical type. kept: see strip_words. encoded takes the words of a column of words, for its
+    """Cells of one meaning in its canonical type. absent: see strip_words. encoded takes the words of a column of words, for its
     keys; known those of the batches before, None where they are too many.
 
     Raises polars' errors, or ValueError, where a cell does not fit.
@@ -249,8 +250,8 @@ def convert_cells(
     if kind in (pl.String, pl.Categorical, pl.Enum):
         cells = cells.cast(pl.String)
         if meaning.kind != "text":
-            return _convert_words(cells, meaning, kept)
-        words, cells = _clean_distinct_words(cells, kept, known, any_form=meaning.form == ANY_FORM)
+            return _convert_words(cells, meaning, absent)
+        words, cells = _clean_distinct_words(cells, absent, known, any_form=meaning.form == ANY_FORM)
         encoded[cells.name] = words
         return cells
     if meaning.kind == "none":
@@ -264,17 +265,17 @@ def convert_cells(
     return cells.cast(choose_canonical_type(meaning))
 
 
-def _convert_words(cells: pl.Series, meaning: ColumnMeaning, kept: bool) -> pl.Series:
+def _convert_words(cells: pl.Series, meaning: ColumnMeaning, absent: Collection[str]) -> pl.Series:
     if meaning.kind == "date":
         form = str(meaning.form or text_parsing.ISO_FORM)
         read = text_parsing.parse_dates(cells, form)
         if read.null_count() > cells.null_count():
-            cells = strip_words(cells, kept=kept)
+            cells = strip_words(cells, absent)
             read = text_parsing.parse_dates(cells, form)
         if read.null_count() > cells.null_count():
             raise ValueError(f"column {cells.name!r} holds words that are no dates")
         return read
-    cells = strip_words(cells, kept=kept)
+    cells = strip_words(cells, absent)
     if meaning.kind == "none":
         return _empty_column(cells)
     if isinstance(meaning.form, NumberForm):
@@ -304,7 +305,7 @@ class KnownWords:
 
 
 def _clean_distinct_words(
-    cells: pl.Series, kept: bool, known: dict[str, KnownWords | None], *, any_form: bool
+    cells: pl.Series, absent: Collection[str], known: dict[str, KnownWords | None], *, any_form: bool
 ) -> tuple[EncodedWords, pl.Series]:
     """Words without blanks around them: only the different ones are read."""
     before, codes = known.get(cells.name), None
@@ -315,22 +316,22 @@ def _clean_distinct_words(
         written = new.different
         if not any_form and written.str.contains(_NUL, literal=True).any():
             raise ValueError(f"column {cells.name!r} holds NUL")
-        words = EncodedWords(new.codes, strip_words(written, kept=kept))
+        words = EncodedWords(new.codes, strip_words(written, absent))
         if before is not None or cells.name not in known:
-            known[cells.name] = _remember_words(written, before, kept)
+            known[cells.name] = _remember_words(written, before, absent)
     bare = words.different
     if bare.equals(written):
         return words, cells
     return words, bare.append(pl.Series([None], dtype=pl.String)).gather(words.codes).alias(cells.name)
 
 
-def _remember_words(different: pl.Series, before: KnownWords | None, kept: bool) -> KnownWords | None:
+def _remember_words(different: pl.Series, before: KnownWords | None, absent: Collection[str]) -> KnownWords | None:
     """These words and those before; None where they are many."""
     written = different if before is None else pl.concat([before.written.categories, different]).unique()
     if len(written) > _MAX_KNOWN_WORDS:
         return None
     written = written.sort()
-    bare = strip_words(written, kept=kept)
+    bare = strip_words(written, absent)
     return KnownWords(pl.Enum(written), bare, row_keys.hash_words(bare))
 
 

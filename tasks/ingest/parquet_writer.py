@@ -5,7 +5,7 @@ concatenated and sorted by time.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import column_types, row_keys, table_io, text_files, text_parsing
-from windvane.tasks.ingest.cell_reading import FORM_WORDS, MISSING_WORDS, suggest_number_forms
+from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, FORM_WORDS, suggest_number_forms
 from windvane.tasks.ingest.column_types import ColumnMeaning, KnownWords, MixedTypesError
 from windvane.tasks.ingest.readers import FileCells, build_damaged_file_error
 from windvane.tasks.ingest.row_keys import EncodedWords
@@ -36,14 +36,14 @@ _FILE_SHRUNK = "failed to fill whole buffer"
 class ReadingPlan:
     """How to read a file: its cells, what each readable column means, and what is wrong with the others.
 
-    `kept`: columns whose words such as NA are values. `missing`: whether such words are in the first rows of other columns,
-    and are to be looked for among the numbers.
+    `absent`: the words of each column that mean no value. `missing`: whether such words are in the first rows, and are expected
+    among the numbers too.
     """
 
     scan: pl.LazyFrame
     meanings: dict[str, ColumnMeaning]
     problems: dict[str, str]
-    kept: frozenset[str] = frozenset()
+    absent: Mapping[str, frozenset[str]]
     missing: bool = False
 
 
@@ -95,7 +95,7 @@ def write_columns(reading: ReadingPlan, target: Path, keyed: KeyColumnsChoice) -
         frame = pl.DataFrame(
             [
                 column_types.convert_cells(
-                    batch[name], meaning, kept=name in reading.kept, encoded=encoded, known=known
+                    batch[name], meaning, absent=reading.absent[name], encoded=encoded, known=known
                 )
                 for name, meaning in reading.meanings.items()
             ]
@@ -124,16 +124,18 @@ def _plan_from_first_rows(file: FileCells, ignore: tuple[str, ...]) -> ReadingPl
     reading = _find_meanings(file, file.scan, lambda name: head[name], ignore, whole=whole)
     if reading is None or file.typed:
         return reading
-    missing = any(bool(head[name].is_in(MISSING_WORDS).any()) for name in file.names if name not in file.kept)
+    missing = any(bool(head[name].is_in(tuple(reading.absent[name])).any()) for name in reading.meanings)
     return _read_typed_numbers(file, replace(reading, missing=missing))
 
 
 def _read_typed_numbers(file: FileCells, reading: ReadingPlan) -> ReadingPlan:
     """Read the numbers of a text file as such at once, now that the meanings are known."""
-    if file.dialect is None or (file.kept and reading.missing):  # polars takes such words out of all columns or of none
+    # polars takes such words out of all columns or of none.
+    if file.dialect is None or (file.format.keep_words and reading.missing):
         return reading
     types = tuple(column_types.choose_reading_type(reading.meanings.get(name)) for name in file.names)
-    return replace(reading, scan=text_files.scan_csv(file.plain, file.dialect, types, reading.missing))
+    absent = file.format.list_absent_words("") if reading.missing else ()
+    return replace(reading, scan=text_files.scan_csv(file.plain, file.dialect, types, absent))
 
 
 def _plan_from_whole_columns(file: FileCells, scratch: Path, ignore: tuple[str, ...]) -> ReadingPlan:
@@ -178,7 +180,8 @@ def _find_meanings(
         if name in unusual.oversized or name in unusual.gaps:
             meaning = ColumnMeaning("text" if name in unusual.oversized else "float")
         meanings[name] = meaning
-    return ReadingPlan(scan, meanings, problems, file.kept)
+    absent = {name: file.format.list_absent_words(name) for name in meanings}
+    return ReadingPlan(scan, meanings, problems, absent)
 
 
 def _apply_declared_type(file: FileCells, name: str, kind: Any) -> ColumnMeaning | None:
@@ -199,7 +202,7 @@ def _apply_declared_type(file: FileCells, name: str, kind: Any) -> ColumnMeaning
 def _find_meaning_of_text(
     file: FileCells, name: str, words: pl.Series, ignored: bool, whole: bool
 ) -> ColumnMeaning | None:
-    words = column_types.strip_words(words.cast(pl.String), kept=name in file.kept)
+    words = column_types.strip_words(words.cast(pl.String), file.format.list_absent_words(name))
     form = file.format
     try:
         return column_types.infer_from_words(
@@ -214,6 +217,8 @@ def _find_meaning_of_text(
         if not slip.formatted:
             odd = int(slip.odd.sum())
             message = describe_mixed_column(file.path, name, slip.what, odd, slip.total, f"{first} on {where}")
+            if words.filter(slip.odd).n_unique() == 1:
+                message += f". If {first} means no value, set data.format: {{missing_words: [{first}]}} in params.yaml"
             raise InputError(message) from None
         keys = suggest_number_forms(words.drop_nulls().unique(maintain_order=True).head(FORM_WORDS).to_list())
         way = "Write 1234.5: no thousands marks, no decimal comma, no % or currency"
@@ -282,7 +287,8 @@ def concatenate_tables(files: tuple[Path, ...], parts: tuple[Path, ...], target:
     ]
     meanings = {name: ColumnMeaning(column_types.choose_cell_kind(kind)) for name, kind in types.items()}
     # The words of the parts were read already.
-    write_columns(ReadingPlan(pl.concat(aligned), meanings, {}, kept=frozenset(types)), target, keyed)
+    absent = dict.fromkeys(types, ABSENT_IF_KEPT)
+    write_columns(ReadingPlan(pl.concat(aligned), meanings, {}, absent), target, keyed)
 
 
 def _name_type(kind: Any) -> str:

@@ -91,11 +91,6 @@ class FileCells:
     totals: str = ""
 
     @property
-    def kept(self) -> frozenset[str]:
-        """Columns whose words such as NA are values."""
-        return frozenset(self.format.keep_words)
-
-    @property
     def typed(self) -> bool:
         """Whether the file names which cells are numbers."""
         return self.dialect is None
@@ -157,7 +152,7 @@ _COUNTED_ROWS, _COMMON_SHARE = 100_000, 0.01
 def find_missing_words(file: FileCells, columns: tuple[str, ...]) -> dict[str, str]:
     """Columns of text in which words such as NA are common though they are read as no value: which words, and how common."""
     schema, found = file.scan.collect_schema(), dict[str, str]()
-    asked = [n for n in columns if n not in file.kept and schema.get(n) == pl.String]
+    asked = [n for n in columns if n not in file.format.keep_words and schema.get(n) == pl.String]
     try:
         head = file.scan.head(_COUNTED_ROWS).select(asked).collect()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
@@ -178,7 +173,7 @@ def _delimited(path: Path, plain: Path, scratch: Path, format: FormatSettings) -
             *faults,
             *([f"{path}: {how.unheaded}. If so, set data.format: {{header: false}}"] if how.unheaded else []),
         )
-    scan = text_files.scan_csv(plain, how, (pl.String,) * len(how.names), missing=False)
+    scan = text_files.scan_csv(plain, how, (pl.String,) * len(how.names))
     try:
         rows = scan.head(1).collect().height
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):

@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,6 @@ import pyarrow.types as at
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
 from windvane.tasks.ingest.cell_reading import (
-    MISSING_WORDS,
     NumberForm,
     TableStart,
     call_column,
@@ -203,10 +202,10 @@ def _blank_comments(lines: Iterable[str], comment: str) -> Iterator[str]:
             yield line
 
 
-def scan_csv(path: Path, how: CsvDialect, types: tuple[Any, ...], missing: bool) -> pl.LazyFrame:
+def scan_csv(path: Path, how: CsvDialect, types: tuple[Any, ...], absent: Collection[str] = ()) -> pl.LazyFrame:
     """The cells, with a polars type for each column in its order.
 
-    `missing`: whether MISSING_WORDS are no value in any column; the empty cell always is. Trust the rows only if even() agrees.
+    `absent`: words that mean no value in any column; the empty cell always does. Trust the rows only if even() agrees.
     """
     header = how.names if how.unnamed else how.header
     cells = pl.scan_csv(
@@ -217,7 +216,7 @@ def scan_csv(path: Path, how: CsvDialect, types: tuple[Any, ...], missing: bool)
         skip_rows=int(how.unnamed),
         schema=dict(zip(header, types, strict=True)),
         glob=False,
-        null_values=list(MISSING_WORDS) if missing else None,
+        null_values=sorted(absent) or None,
     )
     return cells.rename(dict(zip(header, how.names, strict=True)))
 
@@ -226,7 +225,7 @@ def scan_as_written(path: Path, format: FormatSettings) -> pl.LazyFrame:
     """The cells of a text table as text, without a copy and without checks. Raises InputError, or polars' errors later."""
     start, how = _read_start(path, path, format)
     if start.lines and not (start.above or format.comment or start.labels):
-        return scan_csv(path, how, (pl.String,) * len(how.names), missing=False)
+        return scan_csv(path, how, (pl.String,) * len(how.names))
     return pl.scan_csv(
         path,
         separator=how.delimiter,

@@ -179,7 +179,7 @@ def find_code_columns(path: Path, how: CsvDialect, names: tuple[str, ...]) -> se
     """Which of these columns hold a code."""
     if not names:
         return set()
-    scan = text_files.scan_csv(path, how, (pl.String,) * len(how.names), missing=False)
+    scan = text_files.scan_csv(path, how, (pl.String,) * len(how.names))
     zeros = {name: pl.col(name).filter(pl.col(name).str.starts_with("0")) for name in names}
     expressions = [cells.str.contains(CODE_PATTERN).any().alias(name) for name, cells in zeros.items()]
     found = scan.select(expressions).collect(engine="streaming").row(0, named=True)

@@ -33,13 +33,15 @@ def read_frame(
     known: Mapping[str, Collection[str]] | None = None,
     date_forms: Collection[str] = (),
     numbers: NumberForm | None = None,
+    missing_words: Collection[str] = (),
 ) -> pd.DataFrame:
     """The wanted columns (n, len(wanted)) by their types, in that order; others are left out, the index is kept.
 
     Numbers and booleans float64 (NaN = missing; infinite = missing), categories object (str, NaN = missing), dates
     datetime64[us], naive UTC. known: the words of categories that training saw; a category that came as a number or a truth value
     is the word that reads so, 1067 the "01067". date_forms: for strptime, in which dates may be written besides ISO 8601, each
-    column's throughout; numbers: the form in which they may be written in words. Raises UnreadableFrame.
+    column's throughout; numbers: the form in which they may be written in words; missing_words: words that mean no value, beside
+    those that pandas knows. Raises UnreadableFrame.
     """
     absent = [name for name in wanted if name not in frame.columns]
     if absent:
@@ -53,11 +55,17 @@ def read_frame(
         "category": _category,
         "date": lambda values: _date(values, date_forms),
     }
+    if missing_words:
+        frame = frame[list(wanted)].apply(lambda values: values.mask(_is_one_of(values, missing_words)))
     columns = {name: readers[kind](frame[name]) for name, kind in wanted.items()}
     for name, words in (known or {}).items():
         if wanted[name] == "category" and not types.is_string_dtype(frame[name]):
             columns[name] = _restore_words(columns[name], words)
     return pd.DataFrame(columns, index=frame.index)
+
+
+def _is_one_of(values: pd.Series, words: Collection[str]) -> NDArray[np.bool_]:
+    return np.array([isinstance(value, str) and value.strip() in words for value in values], dtype=bool)
 
 
 def list_plain_values(

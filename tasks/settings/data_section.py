@@ -18,7 +18,13 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest.cell_reading import NumberForm, call_column
+from windvane.tasks.ingest.cell_reading import (
+    ABSENT_IF_KEPT,
+    ABSENT_WORDS,
+    NumberForm,
+    call_column,
+    is_plain_number,
+)
 
 # ${NAME} comes from the environment; $${NAME} is ${NAME} itself.
 _ENV = re.compile(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -98,6 +104,7 @@ class FormatSettings(SettingsSection):
     """How cells are read where that cannot be known from the table."""
 
     keep_words: tuple[ColumnName, ...] = ()
+    missing_words: tuple[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)], ...] = ()
     dates: DateOrder | None = None
     decimal: Literal[".", ","] | None = None
     thousands: Literal[",", ".", "'", " "] | None = None
@@ -108,6 +115,15 @@ class FormatSettings(SettingsSection):
     sheet: str | None = None
     total_rows: Literal["drop", "keep"] | None = None
 
+    @field_validator("missing_words", mode="after")
+    @classmethod
+    def _words(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if number := next(filter(is_plain_number, value), None):
+            raise ValueError(
+                f"{number!r} is a number, and means one wherever it comes as such. Leave its cells empty in the source"
+            )
+        return value
+
     @model_validator(mode="after")
     def _distinct(self) -> FormatSettings:
         if self.decimal is not None and self.decimal == self.thousands:
@@ -115,6 +131,10 @@ class FormatSettings(SettingsSection):
                 f"decimal and thousands are both {self.decimal!r}. Set one of them to another sign, or to null"
             )
         return self
+
+    def list_absent_words(self, column: str) -> frozenset[str]:
+        """The words, without blanks around them, that mean no value in a column."""
+        return (ABSENT_IF_KEPT if column in self.keep_words else ABSENT_WORDS) | frozenset(self.missing_words)
 
     @property
     def numbers(self) -> NumberForm | None:
@@ -137,14 +157,16 @@ def parse_format_options(options: Sequence[str]) -> dict[str, Any]:
             raise InputError(
                 f"--format {option}: is no KEY=VALUE. Name one of {', '.join(FormatSettings.model_fields)}"
             )
+        if isinstance(FormatSettings.model_fields[key].default, tuple) and not text.startswith("["):
+            found[key] = [part.strip() for part in text.split(",") if part.strip()]
+            continue
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:  # a comma and a percent sign mean something there
             value = text
         if value is None and text not in ("", "null", "~"):
             value = text  # what begins with #
-        listed = isinstance(FormatSettings.model_fields[key].default, tuple) and isinstance(value, str)
-        found[key] = [part.strip() for part in value.split(",")] if listed else value
+        found[key] = value
     return found
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import column_types, text_files, workbooks
+from windvane.tasks.ingest import column_types, text_files, text_parsing, workbooks
 from windvane.tasks.ingest.cell_reading import (
     FORM_WORDS,
     PERCENT_SIGN,
@@ -28,6 +28,7 @@ from windvane.tasks.ingest.cell_reading import (
     is_plain_number,
     list_number_forms,
     read_ending,
+    read_written_dates,
     suggest_start_keys,
 )
 from windvane.tasks.ingest.readers import FileCells
@@ -115,6 +116,52 @@ def propose_start(paths: Sequence[Path], given: FormatSettings, target: str, not
 def _list_first_cells(text: str) -> set[str]:
     """The cells in the first rows of a text table whose cells commas part."""
     return {cell.strip() for row in islice(csv.reader(io.StringIO(text, newline="")), START_ROWS) for cell in row}
+
+
+# What spreadsheets write for an error, and people for nothing, beside words without a letter or digit such as ? and ---.
+_NO_VALUE = frozenset(
+    (
+        "missing",
+        "unknown",
+        "undefined",
+        "not available",
+        "n.a.",
+        "k.a.",
+        "(null)",
+        "#div/0!",
+        "#value!",
+        "#ref!",
+        "#name?",
+        "#num!",
+    )
+)
+
+
+def propose_missing_words(opened: Sequence[FileCells], given: FormatSettings, notes: list[str]) -> FormatSettings:
+    """The words found in place of numbers or dates that have no value; the line about them goes to `notes`."""
+    if "missing_words" in given.model_fields_set:
+        return given
+    found: dict[str, list[str]] = {}
+    for name, words in _read_words(opened).items():
+        odd = [word for word in words if not any(map(str.isalnum, word)) or word.lower() in _NO_VALUE]
+        rest = [word for word in words if word not in odd]
+        if odd and rest and _are_numbers_or_dates(rest):
+            for word in odd:
+                found.setdefault(word, []).append(name)
+    if not found:
+        return given
+    listed = "; ".join(f"{word!r} in {', '.join(map(repr, names))}" for word, names in found.items())
+    notes.append(
+        f"no value: {listed} (likely), and so in every column: data.format: {{missing_words: {list(found)}}}; --format missing_words=… "
+        "overrides it"
+    )
+    return given.model_copy(update={"missing_words": tuple(found)})
+
+
+def _are_numbers_or_dates(words: Sequence[str]) -> bool:
+    if any(all(form.read(word) is not None for word in words) for form in list_number_forms(words)):
+        return True
+    return text_parsing.measure_iso_share(pl.Series(words)) == 1 or read_written_dates(words) is not None
 
 
 def propose_format(opened: Sequence[FileCells], given: FormatSettings, notes: list[str]) -> FormatSettings:
@@ -222,7 +269,7 @@ def _read_words(opened: Sequence[FileCells]) -> dict[str, list[str]]:
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
             continue  # only the careful reader can read it, and reports what is wrong
         for column in head.iter_columns():
-            bare = column_types.strip_words(column, kept=column.name in file.kept)
+            bare = column_types.strip_words(column, file.format.list_absent_words(column.name))
             words[column.name] = [
                 *words.get(column.name, ()),
                 *bare.drop_nulls().unique(maintain_order=True).head(FORM_WORDS),

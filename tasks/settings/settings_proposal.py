@@ -105,6 +105,8 @@ def propose_settings(
             opened = tuple(readers.open_cells(path, folder, ignore, form) for path in paths)
         if faults := [fault for file in opened for fault in file.faults]:
             raise InputError(join_messages(faults))
+        form = format_guesses.propose_missing_words(opened, form, notes)
+        opened = tuple(replace(file, format=form) for file in opened)
         form = format_guesses.propose_format(opened, form, notes)
         data = data.model_copy(update={"format": form})
         opened = tuple(replace(file, format=form) for file in opened)

@@ -18,7 +18,7 @@ from windvane.ledger import database
 from windvane.ledger.labels import LabelStatement, read_labelled_predictions, record_labels
 from windvane.tasks import label_parsing, project_secrets
 from windvane.tasks.errors import InputError
-from windvane.tasks.label_parsing import LabelRules, LabelsRefused
+from windvane.tasks.label_parsing import LabelRules, LabelsRefused, parse_label_csv, parse_label_objects
 from windvane.tasks.settings import project_params
 
 pytestmark = pytest.mark.long
@@ -266,6 +266,16 @@ def test_a_misspelt_private_column_is_refused_not_stored_in_the_open(tmp_path: P
         "city",
         "volume",
     }
+
+
+def test_c2_n5_labels_know_the_tables_own_words_for_no_value() -> None:
+    rules = LabelRules("regression", missing_words=("?",))
+    text = parse_label_csv(b"id,label\na,1\nb, ? \nc,\n", rules)
+    objects = parse_label_objects(
+        [{"id": "a", "label": 1}, {"id": "b", "label": "?"}, {"id": "c", "label": None}], rules
+    )
+    assert (text.statements, text.empty) == (objects.statements, objects.empty)
+    assert (len(text.statements), text.empty) == (1, 2)
 
 
 @pytest.mark.parametrize(("keep_words", "classes", "empty"), [(True, ["None", "Some"], 1), (False, ["Some"], 2)])

@@ -23,12 +23,14 @@ from windvane.serving.compiled import engine_files, mlflow_model
 from windvane.serving.compiled.agreement import convert_to_plain_columns
 from windvane.serving.compiled.engine_files import ComparisonRows, TableCells
 from windvane.serving.http.invocations import IdTimeColumns
+from windvane.serving.signature import InputColumn, ModelSignature
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.ingest.cell_reading import NumberForm
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.features import FeatureColumns, conform_frame
+from windvane.tasks.models.frame_reading import list_plain_values, read_frame
 from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.project import Project
@@ -41,19 +43,21 @@ INPUTS = FeatureColumns(("size", "rent"), ("garden",), ("country", "zip"), (), (
 NAMES = ["size", "rent", "garden", "country", "zip", "day"]
 TEXT = {"content-type": "text/csv"}
 FRENCH = NumberForm(",", " ", ("€",))
-FORMAT = {"decimal": ",", "thousands": " ", "signs": ["€"]}
+FORMAT = {"decimal": ",", "thousands": " ", "signs": ["€"], "missing_words": ["?"]}
 
 
 @cache
 def cells(rows: int = 400) -> list[dict[str, str]]:
-    """Rows as a person writes them: blanks around words, NA for Namibia or for no value, empty cells, codes with zeros."""
+    """Rows as a person writes them: blanks around words, NA for Namibia or for no value, empty cells, codes with zeros, and ? in
+    every column but the target and the size.
+    """
     rng = np.random.default_rng(3)
     country = rng.choice(["DE", "FR", "NA", " US", "ZA ", "", " NA "], rows)
     codes = rng.choice(["01067", "04109", "98001"], rows)
     size = rng.normal(100, 20, rows).tolist()
     effect = {"DE": 0, "FR": 10, "NA": 30, "US": 50, "ZA": 70, "": 5}
     noise = rng.normal(0, 1, rows).tolist()
-    return [
+    written = [
         {
             "price": write_french(
                 size[i] + (i % 7) * 30 + effect[country[i].strip()] + (codes[i] == "01067") * 40 + noise[i], 1
@@ -68,6 +72,10 @@ def cells(rows: int = 400) -> list[dict[str, str]]:
         }
         for i in range(rows)
     ]
+    for i, row in enumerate(written):
+        if i % 9 == 4:
+            row[NAMES[1:][i // 9 % 5]] = "?" if i % 2 else " ? "
+    return written
 
 
 def write_french(number: float, i: int) -> str:
@@ -85,7 +93,8 @@ def write_text(rows: list[dict[str, str]], delimiter: str = ",") -> str:
 def convert_typed(row: dict[str, str]) -> dict[str, Any]:
     """A row as a program sends it: numbers and true or false as such, the words as they are."""
     garden: Any = {"true": True, "false": False}.get(row["garden"])
-    return {**row, "size": float(row["size"]), "garden": garden, "day": row["day"] or None}
+    size, day = (None if row[name].strip() in ("", "?") else row[name] for name in ("size", "day"))
+    return {**row, "size": None if size is None else float(size), "garden": garden, "day": day}
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,7 @@ def open_doors(root: Path, keep: tuple[str, ...] = (), gaps: frozenset[str] = fr
     frame = table_io.read_parquet(root / "table")
     kind, inputs = definitions.load_problem_type("regression"), conform_frame(frame, INPUTS, "x")
     model = model_pipeline.fit_pipeline(ModelConfiguration("tree", {}), kind, INPUTS, frame, FitOptions("price", 0, 1))
-    table = TableCells(tuple(n for n in frame if n != table_io.ROW_KEY), gaps, frozenset(keep), numbers=FRENCH)
+    table = TableCells(tuple(n for n in frame if n != table_io.ROW_KEY), gaps, frozenset(keep), ("?",), numbers=FRENCH)
     files = engine_files.build_engine_files(model, kind, INPUTS, ComparisonRows(inputs, inputs, 0, 300), None, table)
     form = engine_files.read_engine_files(files)
     assert form is not None
@@ -152,7 +161,7 @@ def write_file(root: Path, name: str) -> None:
     if "json" in name:
         text = "".join(json.dumps(convert_typed(row)) + "\n" for row in rows)
     if name == "typed.parquet":
-        days = [pd.NaT if not row["day"] else pd.Timestamp(row["day"]) for row in rows]
+        days = [pd.Timestamp(convert_typed(row)["day"]) for row in rows]
         pd.DataFrame([convert_typed(row) for row in rows]).assign(day=days).to_parquet(root / name, index=False)
     elif name == "text.parquet":
         pq.write_table(pa.table({n: [row[n] for row in rows] for n in rows[0]}), root / name)
@@ -246,6 +255,36 @@ def test_c2_n3_the_ledger_keeps_words_as_they_were_read(tmp_path: Path) -> None:
     kept = list(read_labelled_predictions(doors.site.ledger, PROJECT, PredictionQuery(unlabelled=True)))
     found = sorted((str(k.inputs["country"]), str(k.inputs["garden"]), str(k.inputs["day"])) for k in kept if k.inputs)
     assert found == sorted([("US", "None", "None"), ("None", "true", "2024-01-01")] * 2)
+
+
+WORDS = ("?", "not known")
+
+
+def test_c2_n4_the_tables_own_words_for_no_value_are_so_at_every_door_and_for_every_type(tmp_path: Path) -> None:
+    types: dict[str, Any] = {"n": "number", "b": "boolean", "c": "category", "d": "date"}
+    sent = {"n": [1.5, " ? ", "not known"], "b": [True, "?", "not known"], "c": ["x", "?", " not known"]}
+    sent["d"] = ["2024-01-02", "?", "not known"]
+    columns = tuple(InputColumn(name, kind, True, missing_words=WORDS) for name, kind in types.items())
+    read = [reader.read(sent[reader.column.name]) for reader in ModelSignature(columns).from_json]
+    assert [values[1:] for values in read] == [[None, None]] * 4
+    as_text = {name: [str(value) for value in values] for name, values in sent.items()}
+    assert [r.read(as_text[r.column.name]) for r in ModelSignature(columns).from_text] == read
+    frame = read_frame(pd.DataFrame(sent), types, missing_words=WORDS)
+    assert frame.isna().sum().to_dict() == dict.fromkeys(types, 2)
+    assert [values[:1] for values in list_plain_values(frame, types)] == [values[:1] for values in read]
+    lines = [",".join(cells) for cells in zip("012", *as_text.values(), strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(["y,n,b,c,d", *lines]) + "\n")
+    settings = project_params.parse_settings(
+        {
+            "project": PROJECT,
+            "problem": {"kind": "regression", "target": "y"},
+            "data": {"source": "t.csv", "format": {"missing_words": list(WORDS)}},
+        }
+    )
+    ingestion.write_table(tmp_path, settings, tmp_path / "table", tmp_path)
+    table = table_io.read_parquet(tmp_path / "table")
+    assert table[list(types)].isna().sum().to_dict() == dict.fromkeys(types, 2)
+    assert [str(table[name].dtype)[:4] for name in ("n", "b", "d")] == ["floa", "bool", "date"]
 
 
 # C3: what training never saw

@@ -96,3 +96,65 @@ def test_d7_n7_the_option_takes_signs_that_yaml_would_not() -> None:
     }
     with pytest.raises(InputError, match=r"--format decimals=,: is no KEY=VALUE. Name one of keep_words"):
         parse_format_options(["decimals=,"])
+
+
+def write_gaps(path: Path, word: str, kind: str = "{i}") -> None:
+    """A table of which a numeric (or other) column has a word in one row of ten, and a column of words once."""
+    cells = [word if i % 10 == 3 else kind.format(i=i % 50 + 10) for i in range(60)]
+    lines = [f"{100 + i},{cell},{word if i == 7 else 'Ulm'}" for i, cell in enumerate(cells)]
+    path.write_text("\n".join(["price,power,town", *lines]) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("word", ["?", "---", ".", "*", "unknown", "#DIV/0!"])
+def test_c2_n6_init_knows_a_word_for_no_value_by_the_numbers_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_gaps(tmp_path / "t.csv", word)
+    ran = CliRunner().invoke(main, ["init", "t.csv", "--target", "price"])
+    assert ran.exit_code == 0, ran.output
+    assert f"no value: {word!r} in 'power' (likely), and so in every column" in ran.output
+    settings = project_params.load_settings()
+    assert (settings.data.format.missing_words, settings.problem.ignore) == ((word,), ())
+    ingestion.run_ingest(tmp_path, settings)
+    table = table_io.read_parquet(tmp_path / ".windvane/data/table.parquet")
+    assert (table["power"].isna().sum(), table["power"].dtype.kind, table["town"].isna().sum()) == (6, "f", 1)
+
+
+@pytest.mark.parametrize("kind", ["2024-01-02", "1.1.19{i}", "{i} 000.5 €", "{i}%"])
+def test_c2_n7_dates_and_written_numbers_show_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_gaps(tmp_path / "t.csv", "-", kind)
+    ran = CliRunner().invoke(main, ["init", "t.csv", "--target", "price"])
+    assert ran.exit_code == 0, ran.output
+    assert project_params.load_settings().data.format.missing_words == ("-",), ran.output
+
+
+def test_c2_n8_words_among_words_stay_and_what_was_typed_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("price,town\n" + "".join(f"{i},{'?' if i % 9 else 'Ulm'}\n" for i in range(60)))
+    ran = CliRunner().invoke(main, ["init", "t.csv", "--target", "price"])
+    assert "no value" not in ran.output
+    assert project_params.load_settings().data.format.missing_words == ()
+    ran = CliRunner().invoke(main, ["init", "t.csv", "--target", "price", "--format", "missing_words=?,none of these"])
+    assert ran.exit_code == 0, ran.output
+    assert project_params.load_settings().data.format.missing_words == ("?", "none of these")
+    write_gaps(tmp_path / "t.csv", "?")
+    ran = CliRunner().invoke(main, ["init", "t.csv", "--target", "price", "--format", "missing_words="])
+    assert "ignores 'power'" in ran.output
+    assert "If '?' means no value" not in ran.output  # a short reason there; the whole where nothing is ignored
+    project = {"project": "p", "problem": {"kind": "regression", "target": "price"}, "data": {"source": "t.csv"}}
+    with pytest.raises(InputError, match=r"If '\?' means no value, set data.format: {missing_words: \['\?'\]}"):
+        ingestion.write_table(tmp_path, project_params.parse_settings(project), tmp_path / "table", tmp_path)
+
+
+def test_c2_n9_a_number_is_no_word_for_no_value() -> None:
+    content = {"source": "t.csv", "format": {"missing_words": ["-999"]}}
+    with pytest.raises(InputError, match=r"data.format.missing_words.*'-999' is a number"):
+        project_params.parse_settings(
+            {"project": "p", "problem": {"kind": "regression", "target": "y"}, "data": content}
+        )
