@@ -58,6 +58,7 @@ def test_a_shift_is_noticed_and_the_service_swaps_and_without_one_nothing_is_ret
         assert entry.reason
 
 
+@pytest.mark.trial  # the loop with labels stands for both in `make slow`
 def test_the_same_without_labels(folder: Folder) -> None:
     stream = played.again(TABLE, BEFORE, 4, BEFORE, ROWS)
     with standing(folder, "--clock", "events") as up:
