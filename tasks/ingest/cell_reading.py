@@ -200,16 +200,26 @@ _DAY_FORMS = (
         "%d %B %Y",
         "%b %d, %Y",
         "%B %d, %Y",
+        "%b %d %Y",
+        "%B %d %Y",
         "%d-%b-%y",
         "%d %b %y",
     ),
     *("%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d/%m/%y", "%m/%d/%y", "%d-%m-%y", "%m-%d-%y"),
 )
 _CLOCK_FORMS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
-# A month or quarter is its first day.
-QUARTER_FORM, QUARTER_PATTERN = "2014Q1", r"^(\d{4})[ -]?[Qq]([1-4])$"
-_MONTH_FORMS = ("%b %Y", "%B %Y", "%b-%Y", "%B-%Y", "%b-%y", "%b %y", "%m/%Y", QUARTER_FORM)
-DATE_FORMS = (*(day + clock for day in _DAY_FORMS for clock in _CLOCK_FORMS), *_MONTH_FORMS)
+# A month, quarter, week or year is its first day; of a week that is Monday, as ISO 8601 has it.
+_MONTH_FORMS = ("%b %Y", "%B %Y", "%b-%Y", "%B-%Y", "%b-%y", "%b %y", "%m/%Y")
+_YEAR = r"(?P<year>\d{4})"
+# Periods that strptime does not know, each called by an example.
+PERIOD_PATTERNS = {
+    "2014Q1": re.compile(rf"{_YEAR}[ -]?[Qq](?P<quarter>[1-4])"),
+    "Q1 2014": re.compile(rf"[Qq](?P<quarter>[1-4])[ /-]?{_YEAR}"),
+    "2014W05": re.compile(rf"{_YEAR}[ -]?[Ww](?P<week>\d{{1,2}})"),
+    "2014M05": re.compile(rf"{_YEAR}[ -]?[Mm](?P<month>\d{{1,2}})"),
+    "FY2014": re.compile(rf"FY[ -]?{_YEAR}"),
+}
+DATE_FORMS = (*(day + clock for day in _DAY_FORMS for clock in _CLOCK_FORMS), *_MONTH_FORMS, *PERIOD_PATTERNS)
 
 
 def choose_date_forms(forms: Sequence[str], dates: str | None) -> list[str]:
@@ -236,11 +246,19 @@ def read_written_dates(values: Sequence[Any], dates: str | None = None) -> list[
 
 def _read_written_date(word: str, form: str) -> datetime:
     """Raises ValueError where a word is of another form."""
-    if form != QUARTER_FORM:
+    if form not in PERIOD_PATTERNS:
         return datetime.strptime(word, form)
-    if (found := re.match(QUARTER_PATTERN, word)) is None:
+    return read_period(word, form)
+
+
+def read_period(word: str, form: str) -> datetime:
+    """The first day of a period of a form of PERIOD_PATTERNS. Raises ValueError where a word is of another, or there is no such week."""
+    if (found := PERIOD_PATTERNS[form].fullmatch(word)) is None:
         raise ValueError(word)
-    return datetime(int(found[1]), 3 * int(found[2]) - 2, 1)
+    parts = {name: int(digits) for name, digits in found.groupdict().items()}
+    if "week" in parts:
+        return datetime.fromisocalendar(parts["year"], parts["week"], 1)
+    return datetime(parts["year"], parts.get("month", 3 * parts.get("quarter", 1) - 2), 1)
 
 
 def read_ending(path: Path) -> str:

@@ -6,6 +6,8 @@ Codes such as 00123 are no numbers.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, cast
 
@@ -15,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from windvane.tasks.ingest import text_files
-from windvane.tasks.ingest.cell_reading import CODE_PATTERN, DATE_FORMS, QUARTER_FORM, QUARTER_PATTERN, NumberForm
+from windvane.tasks.ingest.cell_reading import CODE_PATTERN, DATE_FORMS, PERIOD_PATTERNS, NumberForm, read_period
 from windvane.tasks.ingest.text_files import CsvDialect
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -79,7 +81,7 @@ _ZONE = r"[T ]\d.*(Z|[+-]\d{2}(:?\d{2})?)$"
 # ISO as most files write it: one form and one length throughout, which polars reads in a stream.
 _EXACT = {"%Y-%m-%d": 10, "%Y-%m-%d %H:%M:%S": 19, "%Y-%m-%dT%H:%M:%S": 19, "%Y-%m-%d %H:%M": 16}
 _ISO_LIKE = r"^\d{4}-\d{1,2}(-\d{1,2}([T ]\d.*)?)?$"
-_DATE_LIKE = r"^(\d{1,4}[/. -]|\d{4}[Qq][1-4]$|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[ .-]\d)"
+_DATE_LIKE = r"^(\d{1,4}[/. -]|\d{4}[QqWwMm]\d{1,2}$|[Qq][1-4]|FY|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[ .-]\d)"
 
 
 def measure_iso_share(words: pl.Series) -> float:
@@ -120,8 +122,8 @@ def parse_dates(words: pl.Series, form: str) -> pl.Series:
     if form in (ISO_FORM, ZONED_ISO_FORM):
         other = words.str.contains(_ZONE) ^ (form == ZONED_ISO_FORM)
         return _by_pandas(words.set(other, None), ISO_FORM)
-    if form == QUARTER_FORM:
-        return _read_quarters(words)
+    if form in PERIOD_PATTERNS:
+        return _read_periods(words, form)
     if form not in _EXACT:
         return _by_pandas(words, form)
     # Neither polars, which takes a month of one digit, nor pyarrow knows how long a word must be.
@@ -135,12 +137,13 @@ def parse_dates(words: pl.Series, form: str) -> pl.Series:
         return pl.Series(words.name, plain).str.to_datetime(form, time_unit="us", strict=False)
 
 
-def _read_quarters(words: pl.Series) -> pl.Series:
-    """The first day of each quarter."""
-    parts = words.str.extract_groups(QUARTER_PATTERN).struct.unnest()
-    year, quarter = (parts[name].cast(pl.Int32) for name in parts.columns)
-    days = pl.select(pl.datetime(year, (quarter - 1) * 3 + 1, 1, time_unit="us")).to_series()
-    return days.set(quarter.is_null(), None).alias(words.name)
+def _read_periods(words: pl.Series, form: str) -> pl.Series:
+    """The first day of each period."""
+    days: dict[str, datetime] = {}
+    for word in words.drop_nulls().unique(maintain_order=True):
+        with suppress(ValueError):
+            days[word] = read_period(word, form)
+    return words.replace_strict(list(days), list(days.values()), default=None, return_dtype=pl.Datetime("us"))
 
 
 def _by_pandas(words: pl.Series, form: str) -> pl.Series:
@@ -151,7 +154,7 @@ def _by_pandas(words: pl.Series, form: str) -> pl.Series:
 
 def list_date_forms() -> list[str]:
     """Every strptime form other than ISO in which a column's dates may be written."""
-    return [form for form in DATE_FORMS if form != QUARTER_FORM]
+    return [form for form in DATE_FORMS if form not in PERIOD_PATTERNS]
 
 
 _SCAN_BLOCK_BYTES = 1 << 19
