@@ -81,7 +81,7 @@ def explain_own_errors(candidate: CandidateModel | None, doing: str) -> Iterator
         yield
     except OwnCodeError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         if candidate is None or candidate.own is None:
             raise
         raise _explain(candidate.name, doing, e, dict(candidate.own.files)) from e
@@ -105,7 +105,7 @@ def _load_candidate(name: str, kind: ProblemType, settings: Settings) -> Candida
     try:
         default = cls()
         given: dict[str, Any] = default.get_params(deep=False)
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise _explain(name, "its constructor without arguments", e, files) from e
     _refuse_other_interface(name, kind, default)
     space = _parse_space(name, settings.search.spaces.get(name), cls, given)
@@ -132,7 +132,7 @@ def _load_class(place: CodePlace, files: Mapping[str, str]) -> Any:
             f"{where}: imports {e.name!r}, which is no installed package. Install it; what lies beside a file of the project is not stored "
             "with a model, so what it needs from there belongs into the file itself"
         ) from e
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise _explain(where, "importing it", e, files) from e
     found = getattr(module, place.attribute, None)
     if found is None:
@@ -189,7 +189,7 @@ def _make_builder(name: str, cls: Any) -> Any:
         fixed = {key: value for key, value in (("random_state", seed), ("n_jobs", cores)) if key in known}
         try:
             return cls(**{**fixed, **{key: value for key, value in params.items() if key not in _LOG_TARGET}})
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             raise OwnCodeError(
                 f"{name}: its constructor refuses {dict(params)}: {errors.read_first_line(e)}. Fix the space"
             ) from e
@@ -236,7 +236,9 @@ def _parse_dimension(at: str, value: Any, default: Any) -> Hyperparameter:
             raise OwnCodeError(f"{at}: must be a list of numbers, words, true, false or null, such as [a, b]. Fix it")
         dimension: Hyperparameter = ChoiceSet(tuple(options), default)
     else:
-        low, high, log = content.get("low"), content.get("high"), bool(content.get("log", False))
+        low: Any = content.get("low")
+        high: Any = content.get("high")
+        log = bool(content.get("log", False))
         if not (_is_number(low) and _is_number(high) and low < high and (low > 0 or not log)):
             raise OwnCodeError(
                 f"{at}: needs numbers with low below high, and low above 0 with log: true, such as {{low: 0.1, high: 10}}. Fix it"

@@ -63,7 +63,7 @@ def is_own_candidate(name: str) -> bool:
 
 def read_own_sources(root: Path, names: Iterable[str]) -> dict[str, str]:
     """The text of the files that these names are of, by path below `root`. A file that is not there, or is a link out of the folder, is
-    left out: only who needs it reports it, for the service goes on without.
+    left out: only what needs it reports it, for the service goes on without.
     """
     root, found = root.resolve(), {}
     for file in {place.file for place in map(parse_code_place, names) if place.file is not None}:

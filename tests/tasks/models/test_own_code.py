@@ -85,6 +85,7 @@ BAD_FILES: dict[str, tuple[str, str]] = {
         r"models.py: imports 'no_such_package', which is no installed package",
     ),
     "raises": ("1 / 0\n", r"models.py: importing it raised ZeroDivisionError: division by zero \(line 1\)"),
+    "exits": ("raise SystemExit(3)\n", r"models.py: importing it raised SystemExit: 3 \(line 1\)"),
     "no such class": ("Other = 1\n", r"models.py has no Mine. Fix the name"),
     "no estimator": ("class Mine: pass\n", r"models.py:Mine: is no scikit-learn estimator"),
     "of classes": (CLASSES, r"models.py:Mine: is no scikit-learn estimator for regression"),
