@@ -137,14 +137,14 @@ def _check_params(project: Project, _: Console) -> None:
 
 
 def _check_search(project: Project, _: Console) -> None:
-    """Hyperparameters that a person wrote: their names and values. Where there are none, no library is imported for it."""
+    """Hyperparameters that a person wrote, and own candidates: names and values. Where there are none, no library is imported for it."""
     settings = project.settings
-    if not (settings.search.method == "manual" or settings.search.grid):
+    if not (settings.search.method == "manual" or settings.search.grid or settings.search.own_candidates):
         return
-    from windvane.tasks.models.problem_types import definitions
+    from windvane.tasks.models import own_code
     from windvane.tasks.search import search_plan
 
-    kind = definitions.load_problem_type(settings.problem.kind)
+    kind = own_code.load_project_problem_type(settings)
     search_plan.plan_manual_trials(settings, kind)
     search_plan.plan_grid_trials(settings, kind)
 

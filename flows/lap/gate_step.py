@@ -22,14 +22,17 @@ from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, FOLD_COLUMN, 
 from windvane.tasks.gate import promotion_gate
 from windvane.tasks.gate.promotion_gate import GateEvidence, GateVerdict
 from windvane.tasks.ingest.table_io import ROW_KEY, read_parquet, write_parquet
-from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models import features, model_pipeline, own_code
 from windvane.tasks.models.model_pipeline import ModelTask
 from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.models.problem_types.definitions import OwnCode
 from windvane.tasks.models.row_weights import read_row_weights
 from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
+from windvane.tasks.settings import own_code_names
 from windvane.tasks.settings.project_params import ProblemSettings, Settings
 from windvane.tasks.split import data_split
+from windvane.tasks.stores import model_files
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,9 @@ def _compute_refit_losses(
     """The champion's configuration and history, fitted on the rows that the challenger's evaluation had before it."""
     settings = lap.project.settings
     history = champion.facts.history or settings.retrain.history  # versions before this fact: as now
-    if champion.facts.spec == challenger.facts.spec and history == settings.retrain.history:
+    own = _read_own_code(lap.project, champion)
+    same = champion.facts.spec == challenger.facts.spec and own == _read_own_code(lap.project, challenger)
+    if same and history == settings.retrain.history:
         # The same configuration on the same rows is the same model.
         return record[LOSS_COLUMN].to_numpy(dtype="float64"), 0
     training = load_training_data(lap, challenger.data_version, challenger.fingerprint)
@@ -178,13 +183,23 @@ def _compute_refit_losses(
     train, validation = data_split.read_training_rows(training.root, theirs)
     rows = join_training_rows(replace(training, train=train, validation=validation))
     spec = model_pipeline.ModelConfiguration.from_json(champion.facts.spec)
-    task, loss, fits = ModelTask(theirs, training.kind, training.columns, count_cores()), np.zeros(len(record)), 0
+    kind = training.kind
+    if own is not None:  # its file may have changed since
+        kind = replace(kind, candidates={**kind.candidates, own.name: own_code.load_stored_candidate(own)})
+    task, loss, fits = ModelTask(theirs, kind, training.columns, count_cores()), np.zeros(len(record)), 0
     whole = np.ones(len(record), dtype=bool)
     for judged, known in out_of_fold.split_record(record) if FOLD_COLUMN in record else [(whole, rows)]:
         model = model_pipeline.fit_with_settings(task, spec, known)
         loss[judged] = compute_record_losses(settings.problem, model, training.columns, record[judged])
         fits += 1
     return loss, fits
+
+
+def _read_own_code(project: Project, version: Version) -> OwnCode | None:
+    """The user's own code that a version was stored with; None: its candidate is Windvane's."""
+    if not own_code_names.is_own_candidate(str(version.facts.spec["candidate"])):
+        return None
+    return model_files.read_stored_code(project.stored(version), version.manifest_sha256)
 
 
 def _describe_comparison(

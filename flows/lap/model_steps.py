@@ -27,7 +27,7 @@ from windvane.tasks.evaluation.evaluation_files import write_evaluation
 from windvane.tasks.gate import block_test, promotion_gate
 from windvane.tasks.ingest import table_io
 from windvane.tasks.io import read_record
-from windvane.tasks.models import class_balance, features, model_pipeline
+from windvane.tasks.models import class_balance, features, model_pipeline, own_code
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import class_labels, classification, definitions
 from windvane.tasks.process_environment import count_cores
@@ -37,7 +37,7 @@ from windvane.tasks.search import cross_validation, model_search
 from windvane.tasks.settings import serving_section
 from windvane.tasks.settings.project_params import Settings, name_metric
 from windvane.tasks.split import data_split
-from windvane.tasks.stores import model_files
+from windvane.tasks.stores import model_files, own_code_trial
 from windvane.tasks.stores.dvc_pipeline import open_dvc_pipeline
 from windvane.tasks.stores.mlflow_client import DatasetUse
 from windvane.tasks.stores.model_files import SmokeTester
@@ -127,9 +127,9 @@ def _load_problem_type(settings: Settings, train: pd.DataFrame) -> definitions.P
     problem = settings.problem
     kind = definitions.load_problem_type(problem.kind, problem.positive)
     if kind.continuous or len(classes := np.unique(kind.truth(train[problem.target]))) != 2:
-        return definitions.load_problem_type(problem.kind)
+        return own_code.load_project_problem_type(settings)
     positive = classes[class_labels.find_positive_class(classes, problem.positive)].item()
-    return definitions.load_problem_type(problem.kind, positive)
+    return own_code.load_project_problem_type(settings, positive)
 
 
 def run_search_step(lap: LapContext, data: TrainingData) -> model_search.SearchResult:
@@ -140,6 +140,7 @@ def run_search_step(lap: LapContext, data: TrainingData) -> model_search.SearchR
         return replace(known, fits=0)  # damaged, it is found again from the journal
     settings = lap.project.settings
     metric = name_metric(settings.problem.headline, data.kind.positive)
+    own_code_trial.try_own_candidates(data.task(settings), join_training_rows(data))
 
     def show(progress: model_search.TrialProgress) -> None:
         scores = f"{format_metric(progress.validation)}, best {format_metric(progress.best)}"
@@ -301,7 +302,9 @@ def run_build_step(
     bulk = pace.to_json() if engine_files.has_compiled_form(engine) else None
     predicted = data.kind.predict(model, sample).value
     code = None if bulk is None else engine_files.bundle_model_code()
-    digest = model_files.save_model(model, folder, sample, predicted, engine, code)
+    digest = model_files.save_model(
+        model, folder, sample, predicted, engine, code, data.kind.candidates[spec.candidate].own
+    )
     memory = measure_model_memory(folder, digest, data.kind.name)
     lap.console.print(
         f"  memory in the scoring service: {serving_section.format_size(memory.kept)}, "

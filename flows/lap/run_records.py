@@ -69,6 +69,8 @@ def start_lap_run(lap: LapContext, data: TrainingData) -> TrainingData:
     tracker.choose_run_columns(f"test_{project.settings.problem.headline}")
     # MLflow copies a file with its mode, and this one is open to others.
     tracker.store(run, Path(shutil.copyfile(project.root / PARAMS_FILE, data.root / PARAMS_FILE)))
+    for file, text in project.settings.own_sources.items():
+        tracker.write(run, text, f"own_code/{file}")
     for name in ("profile.json", "digest.json", "split/split.json"):
         tracker.store(run, data.root / DATA_FOLDER / name, "data")
     with dvc_pipeline.open_dvc_pipeline(project.root) as stages:

@@ -59,7 +59,7 @@ from windvane.tasks.evaluation.model_evaluation import HeldOutRecord
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
 from windvane.tasks.ingest.table_io import ROW_KEY
 from windvane.tasks.lap_outcome import LapOutcome
-from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models import features, model_pipeline, own_code
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.process_environment import count_cores
@@ -341,7 +341,7 @@ class _Steps:
         validation, test = taken(rows[parted.validation], True), taken(rows[parted.test], True)
         columns = features.select_feature_columns(settings, table_profile.profile_table(come))
         kind, by_time = (
-            definitions.load_problem_type(settings.problem.kind, settings.problem.positive),
+            own_code.load_project_problem_type(settings, settings.problem.positive),
             settings.split.strategy == "time",
         )
         data = TrainingData(hashed, data_version, past.home, train, validation, columns, kind, count_cores())

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from windvane.monitoring import window_frames
 from windvane.monitoring.history import loss_matrix
 from windvane.monitoring.history.loss_matrix import WindowedTable
 from windvane.tasks import io
+from windvane.tasks.models import own_code
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.problem_types.definitions import OwnCode
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import time_windows
 from windvane.tasks.stores import fingerprint, model_files
@@ -44,6 +46,12 @@ class ChallengerStore:
         self._settings, self._spec, self._on_fit = settings, spec, on_fit
         self._folder = folder / _hash_configuration(settings, spec)
 
+    @cached_property
+    def _own(self) -> OwnCode | None:
+        """The user's own code of the configuration's candidate."""
+        candidates = own_code.load_project_problem_type(self._settings).candidates
+        return candidates[self._spec.candidate].own if self._spec.candidate in candidates else None
+
     def challenger(self, cut: WindowedTable, digests: Sequence[str], window: int) -> NDArray[np.float64]:
         """Mean loss per row of the challenger trained before a window, on each window of the cut: NaN before it, and where a
         window has no row. digests: cut.digests().
@@ -57,14 +65,14 @@ class ChallengerStore:
             stored = path.with_suffix(".skops")
             if kept:
                 with suppress(LookupError):  # gone or damaged: retrained
-                    pipeline = _load_challenger(stored, kept["sha256"])
+                    pipeline = _load_challenger(stored, kept["sha256"], self._own)
                     return pipeline, FeatureColumns(**{k: tuple(v) for k, v in kept["columns"].items()})
             self._on_fit(cut.starts[window])
             train_rows = time_windows.select_recent_rows(cut.rows.iloc[:rows], self._settings)
             if self._settings.data.max_rows is not None:
                 train_rows = train_rows.tail(self._settings.data.max_rows)
             pipeline, columns = loss_matrix.fit_configuration(self._settings, self._spec, train_rows)
-            sha256 = model_files.save_pipeline(pipeline, stored)
+            sha256 = model_files.save_pipeline(pipeline, stored, self._own)
             kept.clear()
             kept.update(rows=rows, sha256=sha256, columns=asdict(columns), losses={})
             return pipeline, columns
@@ -109,12 +117,12 @@ class ChallengerStore:
 
 
 @lru_cache(maxsize=64)
-def _load_challenger(stored: Path, sha256: str) -> Any:
+def _load_challenger(stored: Path, sha256: str, own: OwnCode | None) -> Any:
     """A stored challenger. Reading one costs more than all that it predicts, and where history is played each is used often.
 
     Raises LookupError, which is not remembered, where it is gone or damaged.
     """
-    pipeline = model_files.load_pipeline(stored, sha256)
+    pipeline = model_files.load_pipeline(stored, sha256, own)
     if pipeline is None:
         raise LookupError(stored)
     return pipeline
@@ -130,6 +138,7 @@ def _hash_configuration(settings: Settings, spec: ModelConfiguration) -> str:
         "max_rows": settings.data.max_rows,
         "history": (history, settings.monitor.window) if history != "expanding" else None,
         "code": [fingerprint.hash_model_code(), *(hashlib.sha256(path.read_bytes()).hexdigest() for path in code)],
+        "own": fingerprint.hash_own_code(settings, spec.to_json()),
         "libraries": fingerprint.list_model_libraries(),
     }
     return hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()[:16]

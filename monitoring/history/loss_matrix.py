@@ -24,7 +24,7 @@ from windvane.monitoring import window_frames
 from windvane.monitoring.watch.windows import WindowSpan, find_calendar_start, list_calendar_windows, list_row_windows
 from windvane.tasks import io
 from windvane.tasks.errors import InputError
-from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models import features, model_pipeline, own_code
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import definitions
@@ -234,9 +234,7 @@ def fit_configuration(settings: Settings, spec: ModelConfiguration, rows: pd.Dat
     """The configuration's pipeline fitted on labelled rows, and the columns that it reads."""
     # Training columns are decided from the training rows alone: what comes later may not be known.
     columns = features.select_feature_columns(settings, table_profile.profile_table(rows))
-    task = ModelTask(
-        settings, definitions.load_problem_type(settings.problem.kind, settings.problem.positive), columns, 1
-    )
+    task = ModelTask(settings, own_code.load_project_problem_type(settings, settings.problem.positive), columns, 1)
     return model_pipeline.fit_with_settings(task, spec, rows), columns
 
 
@@ -286,6 +284,7 @@ def _hash_model(job: MatrixJob, digests: Sequence[str], model: int) -> str:
         "seed": job.settings.split.seed,
         "combined": job.settings.retrain.combined and [job.settings.retrain.combined, job.settings.monitor.window],
         "code": [fingerprint.hash_model_code(), hashlib.sha256(Path(__file__).read_bytes()).hexdigest()],
+        "own": fingerprint.hash_own_code(job.settings, job.spec.to_json()),
         "libraries": fingerprint.list_model_libraries(),
     }
     return hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()[:24]

@@ -15,7 +15,12 @@ from windvane.tasks import errors
 from windvane.tasks.errors import InputError
 from windvane.tasks.models.class_balance import UNBALANCED, ClassBalance
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
-from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, HyperparameterValue, Metric
+from windvane.tasks.models.problem_types.definitions import (
+    BASELINE_CANDIDATE,
+    HyperparameterValue,
+    Metric,
+    OwnCodeError,
+)
 from windvane.tasks.search import search_plan
 from windvane.tasks.search.cross_validation import ConfigurationScorer, ConfigurationScores, build_configuration_scorer
 from windvane.tasks.search.search_plan import PlannedTrial, SearchTrial, SearchTrialState
@@ -227,7 +232,7 @@ def _score_trial(
                 return "pruned", None, f"ended at the first evaluation: {over}"
             if proposal and proposal.hopeless(value, step):
                 return "pruned", None, f"{name} {value:.6g} at the first evaluation, worse than the median"
-    except ValueError as e:
+    except (ValueError, OwnCodeError) as e:
         # scikit-learn's word for rows that an algorithm cannot take; the others may.
         return "failed", None, errors.read_first_line(e)
     if not math.isfinite(value):

@@ -136,7 +136,9 @@ def plan_trials(settings: Settings, kind: ProblemType, log: bool, trials: Trials
             grid = build_parameter_grid(candidates[name], share)
             yield from (PlannedTrial(name, params) for params in grid if params not in seen)
     else:
-        yield from _plan_halving_trials(names, left, kind.metrics[settings.problem.headline], trials)
+        # A candidate without a search space has been tried.
+        tunable = [name for name in names if any(d.tuned for d in candidates[name].space.values())]
+        yield from _plan_halving_trials(tunable, left, kind.metrics[settings.problem.headline], trials)
 
 
 def plan_baseline_trials(kind: ProblemType) -> list[PlannedTrial]:
@@ -215,7 +217,7 @@ def _plan_default_trials(candidates: Sequence[CandidateModel], budget: int) -> l
 def _plan_halving_trials(
     names: Sequence[str], budget: int, metric: Metric, trials: TrialsByCandidate
 ) -> Iterator[PlannedTrial]:
-    rounds = max(1, math.ceil(math.log2(len(names))) + 1)
+    rounds = max(1, math.ceil(math.log2(len(names))) + 1) if names else 0
     for r in range(rounds):
         alive = rank_candidates(names, trials, metric)[: max(1, math.ceil(len(names) / 2**r))]
         share = budget // rounds + (r >= rounds - budget % rounds)

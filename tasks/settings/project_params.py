@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from windvane.tasks.errors import InputError
+from windvane.tasks.settings import own_code_names
 from windvane.tasks.settings.data_section import ColumnName, DataSettings, SettingsSection, expand_variables
 from windvane.tasks.settings.monitoring_section import MonitorSettings, RetrainSettings, ScheduleSettings
+from windvane.tasks.settings.own_code_names import BUILT_IN_CANDIDATES
 from windvane.tasks.settings.serving_section import LedgerSettings, PortSettings, ServeSettings
 
 PARAMS_FILE = "params.yaml"
@@ -23,7 +25,6 @@ _AS_WRITTEN = ("data.source", "data.query", "data.parameters.", "data.http.heade
 ProblemKind = Literal["regression", "classification"]
 SplitStrategy = Literal["time", "stratified", "random", "group", "kfold"]
 SearchMethod = Literal["bayesian", "random", "grid", "manual"]
-CandidateName = Literal["linear", "tree", "forest", "boosting"]
 ImbalanceTreatment = Literal["weights", "oversample", "undersample", "smote"]
 ThresholdMetric = Literal["f1", "accuracy"]
 GateRuleName = Literal["auto", "superior", "not_worse"]
@@ -98,19 +99,30 @@ class SplitSettings(SettingsSection):
 class SearchSettings(SettingsSection):
     """Which algorithms are tried, and for how long."""
 
-    candidates: tuple[CandidateName, ...] = ("linear", "tree", "forest", "boosting")
+    candidates: tuple[str, ...] = BUILT_IN_CANDIDATES
     method: SearchMethod = "bayesian"
     trials: int = Field(30, ge=1, le=10_000)
     timeout: float = Field(300, gt=0)
     manual: tuple[dict[str, Any], ...] = ()
-    grid: dict[CandidateName, dict[str, tuple[Any, ...]]] = Field(default_factory=dict)
+    grid: dict[str, dict[str, tuple[Any, ...]]] = Field(default_factory=dict)
+    spaces: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    trusted: tuple[str, ...] = ()
     imbalance: ImbalanceTreatment | None = None
     threshold: ThresholdMetric | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchSettings:
         if not self.candidates:
-            raise ValueError(f"candidates: is empty. Name at least one of {', '.join(get_args(CandidateName))}")
+            raise ValueError(f"candidates: is empty. Name at least one of {', '.join(BUILT_IN_CANDIDATES)}")
+        for name in self.own_candidates:
+            try:
+                own_code_names.parse_code_place(name)
+            except ValueError as e:
+                raise ValueError(f"candidates: {e}") from None
+        if strange := [name for name in self.spaces if name not in self.own_candidates]:
+            raise ValueError(
+                f"spaces: {strange[0]} is no candidate of your own in search.candidates. Add it there; Windvane's own take search.grid"
+            )
         if len(set(self.candidates)) != len(self.candidates):
             raise ValueError("candidates: names one twice. Take it out")
         if self.method == "manual" and not self.manual:
@@ -133,6 +145,12 @@ class SearchSettings(SettingsSection):
                 "Raise search.trials, or list fewer values"
             )
         return self
+
+    @property
+    def own_candidates(self) -> tuple[str, ...]:
+        """The candidates that are not Windvane's: tried by the search, or listed in search.manual."""
+        listed = [str(entry.get("candidate")) for entry in self.manual if ":" in str(entry.get("candidate"))]
+        return tuple(dict.fromkeys(name for name in (*self.candidates, *listed) if name not in BUILT_IN_CANDIDATES))
 
 
 class GateSettings(SettingsSection):
@@ -166,6 +184,13 @@ class Settings(SettingsSection):
     schedule: ScheduleSettings = ScheduleSettings()
     ports: PortSettings = PortSettings()
     retention: RetentionSettings = RetentionSettings()
+    # No key: the text of the user's own files, read together with params.yaml, so that all of a lap has the same.
+    _own_sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def own_sources(self) -> dict[str, str]:
+        """The text of the user's own files by path, as it was when params.yaml was read."""
+        return self._own_sources
 
     @field_validator("project")
     @classmethod
@@ -275,10 +300,14 @@ def read_yaml(path: Path) -> Any:
 def parse_settings(content: dict[str, Any], path: Path | str = PARAMS_FILE) -> Settings:
     """Settings from already read content; see load()."""
     try:
-        return Settings.model_validate(_expand(content, "", path))
+        settings = Settings.model_validate(_expand(content, "", path))
     except ValidationError as e:
         problems = [describe_validation_error(error, Settings) for error in e.errors()]
         raise InputError(f"{path}: " + "; ".join(problems)) from None
+    if settings.search.own_candidates:
+        files = own_code_names.read_own_sources(Path(path).parent, settings.search.own_candidates)
+        settings._own_sources.update(files)
+    return settings
 
 
 class _Loader(yaml.SafeLoader):

@@ -57,6 +57,8 @@ _COMMENTS = {
     "timeout": "seconds for the whole search",
     "manual": "with manual: [{candidate: forest, max_depth: 8}, ...]",
     "grid": "with grid: {forest: {max_depth: [4, 8, 16]}}; {}: values are chosen by the bounds (docs/hyperparameters.md)",
+    "spaces": "search spaces of your own candidates: {models.py:Mine: {alpha: {low: 0.1, high: 10, log: true}}}",
+    "trusted": "types that your own models hold and skops does not trust by itself (docs/how-to/own-model.md)",
     "imbalance": "rare classes while fitting: null | weights | oversample | undersample | smote",
     "threshold": "of two classes the positive is called where this is best: f1 | accuracy; null: the likelier one",
     "rule": "superior | not_worse | auto: superior after a search, not_worse after a refit",

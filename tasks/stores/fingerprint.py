@@ -8,6 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from windvane.tasks.settings.own_code_names import (
+    describe_installed_module,
+    hash_own_source,
+    is_own_candidate,
+    parse_code_place,
+)
 from windvane.tasks.settings.project_params import Settings
 
 # The rooms of tasks/ that decide which rows a model learns from, and how.
@@ -47,6 +53,7 @@ def compute_fingerprint(
         if settings.retrain.history != "expanding"
         else None,
         "code": hash_model_code(),
+        **({"own": own} if (own := hash_own_code(settings, None if depth == "search" else spec)) else {}),
         "libraries": list_model_libraries(),
     }
     return _hash_text(json.dumps(matters, sort_keys=True, default=str))
@@ -65,6 +72,21 @@ def hash_model_code() -> str:
         for path in sorted((folder / name).rglob("*.py")):
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def hash_own_code(settings: Settings, spec: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What the user's own candidates are, by name: a hash of the file's text; of an installed class its package and module. spec: only
+    of this configuration's candidate. {}: all are Windvane's.
+    """
+    names = settings.search.own_candidates
+    if spec is not None:
+        names = (spec["candidate"],) if is_own_candidate(spec["candidate"]) else ()
+    found: dict[str, Any] = {}
+    for name in names:
+        place = parse_code_place(name)
+        text = settings.own_sources.get(place.file or "", "")
+        found[name] = hash_own_source(text) if place.file else describe_installed_module(place.module)
+    return found
 
 
 def list_model_libraries() -> dict[str, str]:

@@ -12,22 +12,26 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from windvane.tasks.errors import Corrupted, WindvaneError
+from windvane.tasks.errors import Corrupted, WindvaneError, read_first_line
 from windvane.tasks.io import write_json, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from windvane.tasks.models.problem_types.definitions import OwnCode
+
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.skops"
 SAMPLE_FILE = "sample.parquet"
+OWN_CODE_FILE = "own_code.json"
 RESTORE_ADVICE = "Restore the folder from a backup, or `windvane rollback` to serve the version before"
 
 
@@ -108,11 +112,17 @@ def _changed(path: Path) -> Corrupted:
 
 def load_model(folder: Path, manifest_sha256: str) -> Any:
     """The model, from bytes that were checked first. Raises Corrupted."""
-    content = verify_folder(folder, manifest_sha256, [MODEL_FILE])[MODEL_FILE]
+    files = verify_folder(folder, manifest_sha256, [MODEL_FILE, OWN_CODE_FILE])
     from skops.io.exceptions import UntrustedTypesFoundException
 
+    own = _parse_own_code(files)
     try:
-        return _load_skops(content)
+        return _load_skops(files[MODEL_FILE], own)
+    except ImportError as e:
+        needs = f" Install {' '.join(own.packages)}" if own is not None else ""
+        raise WindvaneError(
+            f"{folder}: the model needs {e.name or 'a package'}, which is not installed as it was.{needs}"
+        ) from None
     except UntrustedTypesFoundException:
         raise Corrupted(
             f"{folder / MODEL_FILE}: holds types that this Windvane does not load: another release wrote it. "
@@ -120,28 +130,84 @@ def load_model(folder: Path, manifest_sha256: str) -> Any:
         ) from None
 
 
-def save_pipeline(model: Any, path: Path) -> str:
-    """Store a fitted pipeline as one skops file, for what is cheap to retrain; the file's sha256."""
-    from skops.io import dumps
+def read_stored_code(folder: Path, manifest_sha256: str) -> OwnCode | None:
+    """The user's own code that a version was stored with, its bytes checked; None: it has none. Raises Corrupted."""
+    return _parse_own_code(read_verified_files(folder, manifest_sha256, [OWN_CODE_FILE]))
 
-    content = dumps(model)
+
+def _parse_own_code(files: Mapping[str, bytes]) -> OwnCode | None:
+    from windvane.tasks.models.problem_types.definitions import OwnCode
+
+    return OwnCode.from_json(json.loads(files[OWN_CODE_FILE])) if OWN_CODE_FILE in files else None
+
+
+def save_pipeline(model: Any, path: Path, own: OwnCode | None = None) -> str:
+    """Store a fitted pipeline as one skops file; the file's sha256. own: what a candidate of the user's brings with it.
+
+    Raises OwnCodeError for one that skops cannot store, or that holds types which are neither known nor named as trusted.
+    """
+    content = dump_pipeline(model, own)
     write_whole(path, lambda part: part.write_bytes(content))
     return hashlib.sha256(content).hexdigest()
 
 
-def load_pipeline(path: Path, digest: str) -> Any | None:
-    """The pipeline that save_pipeline() stored; None: the file is gone or has other bytes, and none of them is parsed."""
-    if not path.exists() or hashlib.sha256(content := path.read_bytes()).hexdigest() != digest:
-        return None
-    return _load_skops(content)
+def dump_pipeline(model: Any, own: OwnCode | None = None) -> bytes:
+    """A fitted pipeline as skops stores it; see save_pipeline()."""
+    from skops.io import dumps
+
+    if own is None:
+        return bytes(dumps(model))
+    from windvane.tasks.models.problem_types.definitions import OwnCodeError
+
+    try:
+        content = bytes(dumps(model))
+    except Exception as e:  # the user's own objects may raise anything
+        raise OwnCodeError(
+            f"{own.name}: cannot be stored without pickle: {read_first_line(e)}. Keep numbers, arrays, lists, dicts and estimators in it"
+        ) from e
+    if strange := _list_untrusted_types(content, [*own.trusted]):
+        raise OwnCodeError(
+            f"{own.name}: holds types that skops does not trust: {', '.join(_name_type(one, own) for one in strange)}. Keep plain "
+            "values in it, or name them in search.trusted if you trust the code that they are of"
+        )
+    return content
 
 
-def _load_skops(content: bytes) -> Any:
-    from skops.io import loads
+def _name_type(one: str, own: OwnCode) -> str:
+    """A type as search.trusted takes it: of the user's file by the file's name."""
+    from windvane.tasks.models.own_code import name_own_module
+
+    for file, text in own.files:
+        if one.startswith(f"{name_own_module(text)}."):
+            return f"{file}:{one.partition('.')[2]}"
+    return one
+
+
+def _list_untrusted_types(content: bytes, trusted: Sequence[str]) -> list[str]:
+    """Types in what dumps() wrote that neither skops, nor Windvane, nor `trusted` allows."""
+    from skops.io import get_untrusted_types
 
     from windvane.tasks.models.model_pipeline import TRUSTED_TYPES
 
-    return loads(content, trusted=list(TRUSTED_TYPES))
+    return sorted(set(get_untrusted_types(data=content)) - {*TRUSTED_TYPES, *trusted})
+
+
+def load_pipeline(path: Path, digest: str, own: OwnCode | None = None) -> Any | None:
+    """The pipeline that save_pipeline() stored; None: the file is gone or has other bytes, and none of them is parsed."""
+    if not path.exists() or hashlib.sha256(content := path.read_bytes()).hexdigest() != digest:
+        return None
+    return _load_skops(content, own)
+
+
+def _load_skops(content: bytes, own: OwnCode | None) -> Any:
+    from skops.io import loads
+
+    from windvane.tasks.models import own_code
+    from windvane.tasks.models.model_pipeline import TRUSTED_TYPES
+
+    if own is not None:
+        own_code.run_stored_code(own)
+    return loads(content, trusted=[*TRUSTED_TYPES, *(own.trusted if own is not None else ())])
 
 
 # What a stored model needs where MLflow loads it by its own code, which runs the compiled form.
@@ -157,12 +223,14 @@ def save_model(
     predicted: Any,
     beside: Mapping[str, bytes] | None = None,
     code: Mapping[str, str] | None = None,
+    own: OwnCode | None = None,
 ) -> str:
     """Store a fitted pipeline as an MLflow model, sealed; the manifest's sha256.
 
     `sample` are a few rows (n, features) and `predicted` (n,) the model's predictions for them: the smoke test
     must find the same. `beside`: more files by name, sealed with the rest. code: a package's files by path, with which MLflow
-    loads the model in any environment (serving/compiled/mlflow_model.py); None: Windvane must be installed there.
+    loads the model in any environment (serving/compiled/mlflow_model.py); None: Windvane must be installed there. own: the user's
+    own code, sealed with the rest; of its trusted types those that the model holds. Raises OwnCodeError as save_pipeline() does.
     """
     import mlflow.pyfunc
     from mlflow.models import ModelSignature, infer_signature
@@ -187,9 +255,15 @@ def save_model(
             # Given, not inferred: inferring loads the model in another process for several seconds.
             pip_requirements=[f"{name}=={version(name)}" for name in _PORTABLE_LIBRARIES]
             if packages
-            else [f"{name}=={number}" for name, number in list_model_libraries().items()],
+            else [
+                *(f"{name}=={number}" for name, number in list_model_libraries().items()),
+                *(own.packages if own is not None else ()),
+            ],
         )
-    save_pipeline(model, folder / MODEL_FILE)
+    save_pipeline(model, folder / MODEL_FILE, own)
+    if own is not None:
+        held = _list_untrusted_types((folder / MODEL_FILE).read_bytes(), ())
+        write_json(replace(own, trusted=tuple(held)).to_json(), folder / OWN_CODE_FILE)
     sample.assign(_prediction=predicted).to_parquet(folder / SAMPLE_FILE, index=False)
     for name, content in (beside or {}).items():
         (folder / name).write_bytes(content)

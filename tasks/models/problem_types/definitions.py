@@ -8,12 +8,14 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from windvane.tasks.errors import InputError
 
 HyperparameterValue = bool | int | float | str | None
 ClassLabel = bool | int | float | str
@@ -88,6 +90,32 @@ Hyperparameter = FloatRange | IntRange | ChoiceSet
 
 
 @dataclass(frozen=True)
+class OwnCode:
+    """What the candidate `name`, which is not Windvane's, brings with it: its files (none for an installed class) as path and text, the
+    types that skops may build for it, and the packages that it needs, as `name==version`.
+    """
+
+    name: str
+    files: tuple[tuple[str, str], ...] = ()
+    trusted: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, to be stored with a model."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> OwnCode:
+        """What to_json wrote."""
+        files = tuple((file, text) for file, text in content["files"])
+        return cls(content["name"], files, tuple(content["trusted"]), tuple(content["packages"]))
+
+
+class OwnCodeError(InputError):
+    """The user's own code raised, or does not do what a candidate must."""
+
+
+@dataclass(frozen=True)
 class CandidateModel:
     """An algorithm: the one home of its hyperparameters' names, bounds and defaults.
 
@@ -95,6 +123,7 @@ class CandidateModel:
     complexity: the hyperparameter that a curve of train against validation scores sweeps.
     build: (params, seed, cores) -> unfitted scikit-learn estimator. Two configurations that differ only in
     `log_target` build the same one: the logarithm is taken around it (see tasks/models/model_pipeline.py).
+    own: what a candidate that is not Windvane's brings with it (tasks/models/own_code.py).
     """
 
     name: str
@@ -102,6 +131,7 @@ class CandidateModel:
     scaled: bool
     complexity: str | None
     build: Callable[[Mapping[str, Any], int, int], Any]
+    own: OwnCode | None = None
 
     @property
     def defaults(self) -> dict[str, HyperparameterValue]:

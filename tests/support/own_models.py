@@ -1,0 +1,79 @@
+"""A candidate of a user's own, in a file beside params.yaml, and a small table for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from windvane.tasks.models import own_code
+from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.models.model_pipeline import ModelTask
+from windvane.tasks.settings import project_params
+from windvane.tasks.settings.project_params import Settings
+
+RIDGE = """import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+
+
+class Mine(RegressorMixin, BaseEstimator):
+    search_space = {"alpha": {"low": 0.01, "high": 10.0, "log": True}}
+
+    def __init__(self, alpha=1.0):
+        self.alpha = alpha
+
+    def fit(self, X, y):
+        self.mean_ = y.mean()
+        self.coef_ = np.linalg.solve(X.T @ X + self.alpha * np.eye(X.shape[1]), X.T @ (y - self.mean_))
+        return self
+
+    def predict(self, X):
+        return np.array([row @ self.coef_ + self.mean_ for row in X])
+"""
+CLASSES = """import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+
+class Mine(ClassifierMixin, BaseEstimator):
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        self.means_ = np.array([X[y == c].mean(axis=0) for c in self.classes_])
+        return self
+
+    def predict_proba(self, X):
+        near = np.exp(-((X[:, None] - self.means_) ** 2).sum(axis=2)) + 1e-9
+        return near / near.sum(axis=1, keepdims=True)
+
+    def predict(self, X):
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+"""
+COLUMNS = FeatureColumns(numbers=("a",), low=("c",))
+
+
+def make_own_table(rows: int = 300, kind: str = "regression") -> pd.DataFrame:
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": draw.normal(size=rows), "c": draw.choice(["x", "y"], rows)})
+    frame["y"] = 10 + frame.a * 2 + (frame.c == "x") + draw.normal(size=rows) / 10
+    if kind == "classification":
+        frame["y"] = np.where(frame["y"] > 10, "high", "low")
+    return frame
+
+
+def read_own_settings(
+    folder: Path, text: str = RIDGE, kind: str = "regression", name: str = "models.py:Mine", **search: Any
+) -> Settings:
+    """Settings of a project in `folder` whose models.py holds `text`."""
+    (folder / "models.py").write_text(text, encoding="utf-8")
+    content = {
+        "project": "own",
+        "problem": {"kind": kind, "target": "y"},
+        "data": {"source": "table.csv"},
+        "search": {"candidates": [name], **search},
+    }
+    return project_params.parse_settings(content, folder / "params.yaml")
+
+
+def make_own_task(settings: Settings) -> ModelTask:
+    return ModelTask(settings, own_code.load_project_problem_type(settings), COLUMNS, 1)
