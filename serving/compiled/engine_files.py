@@ -103,7 +103,6 @@ def build_engine_files(
     """
     from windvane.serving.compiled.compiler import compile_pipeline
     from windvane.serving.compiled.onnx_trees import CannotCompile
-    from windvane.tasks.ingest.text_parsing import list_date_forms
 
     sample, cells = rows.training_rows.tail(STORED_SAMPLE_ROWS), cells or TableCells()
     inputs = tuple(
@@ -115,7 +114,6 @@ def build_engine_files(
     content: dict[str, Any] = {
         "format": ENGINE_FORMAT,
         "kind": kind.name,
-        "date_forms": list_date_forms(),
         "signature": asdict(signature),
         "agreement": None,
         "compiled": None,

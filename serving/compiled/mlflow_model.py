@@ -26,7 +26,7 @@ class FrameModel:
     def __init__(self, settings: Mapping[str, Any], engine: PredictionEngine) -> None:
         self._engine = engine
         self._types = {column["name"]: column["type"] for column in settings["signature"]["inputs"]}
-        self._date_forms = settings["date_forms"]
+        self._dates = next((c["dates"] for c in settings["signature"]["inputs"] if c.get("dates")), None)
         written = (NumberForm.from_json(column.get("numbers")) for column in settings["signature"]["inputs"])
         self._numbers = next((form for form in written if form is not None), None)
         self._missing = {w for column in settings["signature"]["inputs"] for w in column.get("missing_words", ())}
@@ -39,7 +39,7 @@ class FrameModel:
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> NDArray[Any]:
         """Numbers or classes (n,). Raises ValueError naming columns that are missing or cannot be read."""
         frame = read_frame(
-            pd.DataFrame(model_input), self._types, self._known, self._date_forms, self._numbers, self._missing
+            pd.DataFrame(model_input), self._types, self._known, self._dates, self._numbers, self._missing
         )
         if frame.empty:
             return np.array([])

@@ -152,11 +152,6 @@ def _by_pandas(words: pl.Series, form: str) -> pl.Series:
     return pl.Series(words.name, plain.to_numpy(), dtype=pl.Datetime("us"), nan_to_null=True)
 
 
-def list_date_forms() -> list[str]:
-    """Every strptime form other than ISO in which a column's dates may be written."""
-    return [form for form in DATE_FORMS if form not in PERIOD_PATTERNS]
-
-
 _SCAN_BLOCK_BYTES = 1 << 19
 
 

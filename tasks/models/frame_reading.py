@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.api import types
 
-from windvane.tasks.ingest.cell_reading import ABSENT_WORDS, NumberForm
+from windvane.tasks.ingest.cell_reading import ABSENT_WORDS, NumberForm, read_written_dates
 
 FrameColumnType = Literal["number", "boolean", "category", "date"]
 
@@ -31,7 +31,7 @@ def read_frame(
     frame: pd.DataFrame,
     wanted: Mapping[str, FrameColumnType],
     known: Mapping[str, Collection[str]] | None = None,
-    date_forms: Collection[str] = (),
+    dates: str | None = None,
     numbers: NumberForm | None = None,
     missing_words: Collection[str] = (),
 ) -> pd.DataFrame:
@@ -39,9 +39,9 @@ def read_frame(
 
     Numbers and booleans float64 (NaN = missing; infinite = missing), categories object (str, NaN = missing), dates
     datetime64[us], naive UTC. known: the words of categories that training saw; a category that came as a number or a truth value
-    is the word that reads so, 1067 the "01067". date_forms: for strptime, in which dates may be written besides ISO 8601, each
-    column's throughout; numbers: the form in which they may be written in words; missing_words: words that mean no value, beside
-    those that pandas knows. Raises UnreadableFrame.
+    is the word that reads so, 1067 the "01067". dates: see cell_reading.read_written_dates, by which a column may be
+    written besides ISO 8601; numbers: the form in which they may be written in words; missing_words: words that mean no value,
+    beside those that pandas knows. Raises UnreadableFrame.
     """
     absent = [name for name in wanted if name not in frame.columns]
     if absent:
@@ -53,7 +53,7 @@ def read_frame(
         "number": lambda values: _number(values, numbers),
         "boolean": _boolean,
         "category": _category,
-        "date": lambda values: _date(values, date_forms),
+        "date": lambda values: _date(values, dates),
     }
     if missing_words:
         frame = frame[list(wanted)].apply(lambda values: values.mask(_is_one_of(values, missing_words)))
@@ -155,26 +155,22 @@ def _category(values: pd.Series) -> NDArray[Any]:
     return words
 
 
-def _date(values: pd.Series, forms: Collection[str]) -> pd.Series:
+def _date(values: pd.Series, dates: str | None) -> pd.Series:
     if not types.is_datetime64_any_dtype(values):
         if types.is_numeric_dtype(values) and values.notna().any():
             raise _unreadable(values, values.notna(), "date")
-        words = values.astype("str")
-        given = values.notna() & (values != "")
-        read = _parse_dates(words, "ISO8601")
+        words = values.astype("str").str.strip()
+        given = values.notna() & ~words.isin(ABSENT_WORDS)
+        read = pd.to_datetime(words, errors="coerce", utc=True, format="ISO8601")
         if (bad := read.isna() & given).any():
-            others = [other for form in forms if not ((other := _parse_dates(words, form)).isna() & given).any()]
-            if not others or not all(other.equals(others[0]) for other in others):
+            written = read_written_dates(words.where(given, None).tolist(), dates)
+            if written is None:
                 raise _unreadable(values, bad, "date (write 2024-05-31 or 2024-05-31T12:00:00Z)")
-            read = others[0]
+            read = pd.Series(written, index=values.index, dtype="datetime64[us]")
         values = read
     if values.dt.tz is not None:
         values = values.dt.tz_convert("UTC").dt.tz_localize(None)
     return values.astype("datetime64[us]")
-
-
-def _parse_dates(words: pd.Series, form: str) -> pd.Series:
-    return pd.to_datetime(words, errors="coerce", utc=True, format=form)
 
 
 def _unreadable(values: pd.Series, bad: pd.Series, wanted: str) -> UnreadableFrame:

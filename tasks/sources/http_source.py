@@ -187,6 +187,8 @@ _TYPES = {
     "text/tab-separated-values": ".tsv",
     **dict.fromkeys(_NDJSON_TYPES, ".jsonl"),
     **dict.fromkeys(("application/vnd.apache.parquet", "application/x-parquet"), ".parquet"),
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": ".xlsx",
+    "application/vnd.oasis.opendocument.spreadsheet": ".ods",
 }
 # One JSON response is parsed in memory: larger ones are pages, or JSON lines.
 _LARGEST_JSON_BYTES = 64_000_000
@@ -246,7 +248,7 @@ def _read_whole_response(
         path = staging.path(kind)
         with path.open("wb") as f:
             f.writelines(network.body(response))
-        count = count_file_rows(path)
+        count = count_file_rows(path, source.data.format)
     if count == 0:
         raise InputError(f"data.source: {source.where}: gives no rows. Fix the address, or data.http.records")
     return HttpFetch((staging.part(path, count),), response.headers.get("etag"))
@@ -337,7 +339,7 @@ def _response_ending(source: RevealedData, response: httpx.Response) -> str:
     if kind is None:
         raise InputError(
             f"data.source: {source.where}: responds with {given or 'without a content type'}, which is no table. "
-            f"Name an address that gives JSON, JSON lines, CSV or Parquet, or ends in {describe_endings()}"
+            f"Name an address that gives JSON, JSON lines, CSV, Parquet or a workbook, or ends in {describe_endings()}"
         )
     unpacked = response.headers.get("content-encoding", "identity") != "identity"
     return kind.removesuffix(".gz").removesuffix(".zst") if unpacked else kind

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from windvane.tasks.errors import InputError, Outage
@@ -50,7 +51,7 @@ class ListedFile:
 
 
 def scan_table_file(path: Path, format: FormatSettings = PLAIN_FORMAT) -> pl.LazyFrame:
-    """A file's rows, of a text table every cell as text. Raises polars' own errors where it is damaged, or InputError."""
+    """A file's rows, of a text table or a sheet every cell as text. Raises polars' own errors where it is damaged, or InputError."""
     import polars as pl
 
     from windvane.tasks.ingest import text_files
@@ -59,10 +60,22 @@ def scan_table_file(path: Path, format: FormatSettings = PLAIN_FORMAT) -> pl.Laz
     if ending in PARQUET_ENDINGS:
         return pl.scan_parquet(path, glob=False)
     if ending in SHEET_ENDINGS:
-        raise InputError(f"{path}: is a workbook, of which only ingest reads the cells. Run `windvane train`")
+        return _read_workbook(path, format).lazy()
     if ending in CSV_ENDINGS:
         return text_files.scan_as_written(path, format)
     return pl.scan_ndjson(path, infer_schema_length=None)
+
+
+def _read_workbook(path: Path, format: FormatSettings) -> pl.DataFrame:
+    """The sheet that ingest reads too; a workbook cannot be read in a stream."""
+    from windvane.tasks.ingest import packed_files, text_files, workbooks
+
+    with TemporaryDirectory() as folder:
+        book, text = Path(folder, "book"), Path(folder, "sheet")
+        with packed_files.open_unpacked(path) as packed, book.open("wb") as plain:
+            shutil.copyfileobj(packed, plain)
+        text.write_text(workbooks.render_sheet(book, path, workbooks.require_sheet(book, path, format.sheet)), "utf-8")
+        return text_files.scan_as_written(text, format).collect()
 
 
 def count_file_rows(path: Path, format: FormatSettings = PLAIN_FORMAT) -> int | None:

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -111,20 +111,26 @@ class Doors:
         return self.root / target
 
 
-def open_doors(root: Path, keep: tuple[str, ...] = (), gaps: frozenset[str] = frozenset()) -> Doors:
+def open_doors(
+    root: Path,
+    keep: tuple[str, ...] = (),
+    gaps: frozenset[str] = frozenset(),
+    rows: list[dict[str, str]] | None = None,
+    dates: Literal["day_first", "month_first"] | None = None,
+) -> Doors:
     root.mkdir(exist_ok=True)
-    (root / "houses.csv").write_text(write_text(cells()))
+    (root / "houses.csv").write_text(write_text(rows or cells()))
     params = {
         "project": PROJECT,
         "problem": {"kind": "regression", "target": "price", "ignore": ["note"]},
-        "data": {"source": "houses.csv", "format": {**FORMAT, "keep_words": list(keep)}},
+        "data": {"source": "houses.csv", "format": {**FORMAT, "keep_words": list(keep), "dates": dates}},
     }
     (root / "params.yaml").write_text(json.dumps(params))
     ingestion.write_table(root, project_params.parse_settings(params), root / "table", root)
     frame = table_io.read_parquet(root / "table")
     kind, inputs = definitions.load_problem_type("regression"), conform_frame(frame, INPUTS, "x")
     model = model_pipeline.fit_pipeline(ModelConfiguration("tree", {}), kind, INPUTS, frame, FitOptions("price", 0, 1))
-    table = TableCells(tuple(n for n in frame if n != table_io.ROW_KEY), gaps, frozenset(keep), ("?",), numbers=FRENCH)
+    table = TableCells(tuple(n for n in frame if n != table_io.ROW_KEY), gaps, frozenset(keep), ("?",), dates, FRENCH)
     files = engine_files.build_engine_files(model, kind, INPUTS, ComparisonRows(inputs, inputs, 0, 300), None, table)
     form = engine_files.read_engine_files(files)
     assert form is not None
@@ -361,6 +367,45 @@ def test_d7_n1_the_stored_pyfunc_reads_numbers_as_training_did(plain: Doors) -> 
     assert model.predict(typed[same]).tolist() == np.array(plain.expected)[same].tolist()
     with pytest.raises(ValueError, match=r"column 'rent'.*written as .*decimal"):
         model.predict(frame.assign(rent="1,234.5"))
+
+
+def list_dated(form: str) -> list[dict[str, str]]:
+    """The rows with days as other books have them, and prices that follow from them."""
+
+    def write_day(row: dict[str, str]) -> str:
+        day = pd.Timestamp(row["day"])
+        return f"{day.year}Q{day.quarter}" if form == "Q" else day.strftime(form)
+
+    return [
+        {
+            **row,
+            "day": write_day(row) if row["day"] else "",
+            "price": f"{100 * int(row['day'][5:7] or 0)},{i % 10}",
+        }
+        for i, row in enumerate(cells())
+    ]
+
+
+@pytest.mark.parametrize(("form", "dates"), [("%d/%m/%Y", "day_first"), ("%m/%d/%Y", "month_first"), ("Q", None)])
+def test_d3_n11_the_stored_pyfunc_reads_dates_as_training_did(
+    tmp_path: Path, form: str, dates: Literal["day_first", "month_first"] | None
+) -> None:
+    (tmp_path / ".windvane").mkdir()
+    rows = list_dated(form)
+    doors = open_doors(tmp_path, rows=rows, dates=dates)
+    assert len({round(value) for value in doors.expected}) > 3
+    text = write_text(rows)
+    answer = doors.client.ask("POST", "/invocations", content=text, headers=TEXT)
+    assert answer.json()["predictions"] == doors.expected
+    model = mlflow_model._load_pyfunc(str(tmp_path / ".windvane" / "models" / "1"))
+    words = pd.read_csv(io.StringIO(text), float_precision="round_trip", dtype={"zip": "str"}, keep_default_na=False)
+    for frame in (words.assign(country=words["country"].replace(["NA", " NA "], "")), words.iloc[::-1]):
+        same = ~frame["country"].str.contains("NA").to_numpy()
+        expected = np.array(doors.expected)[frame.index]
+        assert (
+            model.predict(frame[same].assign(garden=frame["garden"].replace("NA", ""))).tolist()
+            == expected[same].tolist()
+        )
 
 
 def test_d7_n2_a_number_of_another_form_is_refused_at_every_door(plain: Doors) -> None:

@@ -9,8 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import openpyxl
+import pandas as pd
 import polars as pl
 
+from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.settings import project_params
 from windvane.tasks.settings.data_section import DataSettings
 from windvane.tasks.sources import snapshot
@@ -20,6 +23,29 @@ def data(**section: Any) -> DataSettings:
     """The data section, as params.yaml would give it."""
     content = {"project": "p", "problem": {"kind": "regression", "target": "y"}, "data": section}
     return project_params.parse_settings(content).data
+
+
+def ingest(root: Path, form: dict[str, Any] | None = None, name: str = "t.csv", **problem: Any) -> pd.DataFrame:
+    """The table that ingest makes of the file `name`, whose target is price, without its row keys."""
+    params = {
+        "project": "t",
+        "problem": {"kind": "regression", "target": "price", **problem},
+        "data": {"source": name, "format": form or {}},
+    }
+    ingestion.write_table(root, project_params.parse_settings(params), root / "table", root)
+    return table_io.read_parquet(root / "table").drop(columns=table_io.ROW_KEY)
+
+
+def write_book(path: Path, **sheets: list[list[Any]]) -> Path:
+    """A workbook of these sheets."""
+    book = openpyxl.Workbook()
+    book.remove(book.active)  # type: ignore[arg-type]
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+    return path
 
 
 def held(root: Path) -> pl.DataFrame:

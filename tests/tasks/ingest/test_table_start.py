@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from tests.support.sources import ingest
 from windvane.cli.main import main
 from windvane.flows.score_files import open_scored_file, read_pieces
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.ingest.cell_reading import call_column, find_table_start, has_data_in_header, suggest_start_keys
 from windvane.tasks.label_parsing import LabelRules, read_label_file
 from windvane.tasks.settings import project_params
@@ -29,16 +28,6 @@ def write(path: Path, *lines: str) -> Path:
     content = ("\n".join(lines) + "\n").encode()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return path
-
-
-def ingest(root: Path, form: dict[str, Any] | None = None, name: str = "t.csv", **problem: Any) -> pd.DataFrame:
-    params = {
-        "project": "t",
-        "problem": {"kind": "regression", "target": "price", **problem},
-        "data": {"source": name, "format": form or {}},
-    }
-    ingestion.write_table(root, project_params.parse_settings(params), root / "table", root)
-    return table_io.read_parquet(root / "table").drop(columns=table_io.ROW_KEY)
 
 
 def run_init(

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import openpyxl
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from tests.support.sources import ingest as ingest_file
+from tests.support.sources import write_book
 from windvane.cli.main import main
 from windvane.flows.score_files import check_score_files, open_scored_file, read_pieces
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.label_parsing import LabelRules, read_label_file
 from windvane.tasks.settings import project_params
 from windvane.tasks.settings.data_section import FormatSettings
 from windvane.tasks.sources import table_files
 
+ingest = partial(ingest_file, name="t.xlsx")
 HEAD = ["day", "price", "rooms", "sold", "zip", "town"]
 ROWS: list[list[Any]] = [
     [
@@ -32,27 +34,6 @@ ROWS: list[list[Any]] = [
     ]
     for i in range(60)
 ]
-
-
-def write_book(path: Path, **sheets: list[list[Any]]) -> Path:
-    book = openpyxl.Workbook()
-    book.remove(book.active)  # type: ignore[arg-type]
-    for name, rows in sheets.items():
-        sheet = book.create_sheet(name)
-        for row in rows:
-            sheet.append(row)
-    book.save(path)
-    return path
-
-
-def ingest(root: Path, form: dict[str, Any] | None = None, name: str = "t.xlsx", **problem: Any) -> pd.DataFrame:
-    params = {
-        "project": "t",
-        "problem": {"kind": "regression", "target": "price", **problem},
-        "data": {"source": name, "format": form or {}},
-    }
-    ingestion.write_table(root, project_params.parse_settings(params), root / "table", root)
-    return table_io.read_parquet(root / "table").drop(columns=table_io.ROW_KEY)
 
 
 def test_d7_n25_a_workbook_is_read_with_the_types_of_its_cells(tmp_path: Path) -> None:

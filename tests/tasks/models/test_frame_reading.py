@@ -7,12 +7,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from windvane.tasks.ingest.text_parsing import list_date_forms
 from windvane.tasks.models.frame_reading import UnreadableFrame, list_plain_values, read_frame
 
 
-def read(values: list[Any], kind: Any, known: tuple[str, ...] = ()) -> list[Any]:
-    frame = read_frame(pd.DataFrame({"x": values}), {"x": kind}, {"x": known}, list_date_forms())
+def read(values: list[Any], kind: Any, known: tuple[str, ...] = (), dates: str | None = None) -> list[Any]:
+    frame = read_frame(pd.DataFrame({"x": values}), {"x": kind}, {"x": known}, dates)
     return list_plain_values(frame, {"x": kind})[0]
 
 
@@ -48,3 +47,22 @@ def test_a_column_of_dates_has_one_form() -> None:
         read(["1/2/1970", "3/4/1970"], "date")
     with pytest.raises(UnreadableFrame, match="row 2"):
         read(["1970-01-02", "25.12.1970"], "date")
+
+
+def test_c2_n11_a_quarter_is_its_first_day_in_a_frame_too() -> None:
+    day = 86_400_000_000
+    assert read(["1970Q1", None, "1970 q2"], "date") == [0, None, 90 * day]
+    with pytest.raises(UnreadableFrame, match="'x' has 1 value"):
+        read(["1970Q5"], "date")
+
+
+def test_c2_n12_the_order_of_day_and_month_that_training_knew_holds_in_a_frame() -> None:
+    day = 86_400_000_000
+    assert read(["02/01/1970", "03/01/1970"], "date", dates="day_first") == [day, 2 * day]
+    assert read(["01/02/1970", "01/03/1970"], "date", dates="month_first") == [day, 2 * day]
+
+
+def test_c2_n13_words_for_no_value_and_blanks_mean_nothing_in_dates_of_a_frame() -> None:
+    day = 86_400_000_000
+    assert read([" 1970-01-02 ", "NA", "n/a", ""], "date") == [day, None, None, None]
+    assert read([" 02.01.1970", "NA", ""], "date") == [day, None, None]

@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from tests.support.projects import ROOT
-from tests.support.sources import data, state
+from tests.support.sources import data, send, state, web, write_book
 from tests.support.storage_server import Storage
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.sources import fetch, snapshot
@@ -187,3 +187,44 @@ def test_a_dvc_remote_in_storage_takes_what_is_missing(storage: Storage, tmp_pat
             dvc_pipeline.push_outputs(root, "s3://bucket/other", remote, hashes)
     finally:
         storage.start()
+
+
+BOOK = [["id", "y", "town"], *([i, i * 1.5, "Ulm"] for i in range(5))]
+
+
+def test_d7_n41_a_workbook_that_was_saved_again_is_no_new_data(tmp_path: Path) -> None:
+    section = data(source="in/*.xlsx", refresh="full", format={"sheet": "Prices"})
+    (tmp_path / "in").mkdir()
+    write_book(tmp_path / "in/a.xlsx", Notes=[["of May"]], Prices=BOOK)
+    first = fetch.fetch_source(tmp_path, section, "id")
+    assert (first.new, first.record is not None and first.record.parts[0].rows) == (5, 5)
+    write_book(tmp_path / "in/a.xlsx", Notes=[["of June"]], Prices=BOOK)
+    assert not fetch.fetch_source(tmp_path, section, "id").moved
+
+
+def test_d7_n42_what_changed_in_a_workbook_is_counted(tmp_path: Path) -> None:
+    section = data(source="*.xlsx.gz", refresh="full")
+    for rows in (BOOK, [*BOOK[:4], [4, 9, "Bonn"], [7, 1, "Kiel"]]):
+        book = write_book(tmp_path / "a.xlsx", Prices=rows)
+        (tmp_path / "a.xlsx.gz").write_bytes(gzip.compress(book.read_bytes(), mtime=0))
+        book.unlink()
+        fetched = fetch.fetch_source(tmp_path, section, "id")
+    assert fetched.record is not None
+    assert str(fetched.record.changes) == "1 new, 1 updated, 1 deleted rows (by id)"
+
+
+def test_d7_n43_an_address_may_give_a_workbook_and_its_sheet_is_counted(tmp_path: Path) -> None:
+    content = write_book(tmp_path / "a.xlsx", Notes=[["of May"]], Prices=BOOK).read_bytes()
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+    with web(lambda to: send(to, content, kind)) as server:
+        allowed = {"hosts": ["127.0.0.1"], "private": True}
+        section = data(source=f"{server.url}/export?id=7", http=allowed, format={"sheet": "Prices"})
+        fetched = fetch.fetch_source(tmp_path, section)
+    assert fetched.new == 5
+
+
+def test_d7_n44_rows_of_an_address_are_counted_as_data_format_has_them(tmp_path: Path) -> None:
+    with web(lambda to: send(to, b"1;2\n3;4\n", "text/csv")) as server:
+        allowed = {"hosts": ["127.0.0.1"], "private": True}
+        section = data(source=server.url, http=allowed, format={"header": False})
+        assert fetch.fetch_source(tmp_path, section).new == 2
