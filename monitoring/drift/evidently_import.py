@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# Packages whose own files import all of Evidently, its server and language models included; parents first.
+# Packages whose own files import all of Evidently, its server and presets included; parents first.
 _LEFT_OUT = ("evidently", "evidently.legacy.tests", "evidently.legacy.ui.dashboards")
 
 
