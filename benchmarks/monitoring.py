@@ -1,10 +1,11 @@
 """What a monitoring pass over large windows takes, and a large file of labels: seconds and peak memory of both commands.
 
-    python -m benchmarks.monitoring [--rows N ...] [--windows N] [--labels N] [--kept FOLDER]
+    python -m benchmarks.monitoring [--policies NAME ...] [--rows N ...] [--windows N ...] [--labels N] [--kept FOLDER]
 
-Prints Markdown. A lap trains a linear model on 5,000 rows of made sales (seed 0); then the ledger (SQLite) is filled with `--rows`
-labelled predictions a window, and one pass checks all windows, report and imports included, in a process of its own. Then a file
-of `--labels` labels of those predictions is recorded.
+Prints Markdown, whose cells are kept in FOLDER with the code that they measure: a run that was killed goes on. A lap trains a linear
+model on 5,000 rows of made sales (seed 0); then the ledger (SQLite) is filled with `--rows` labelled predictions a window, and one
+pass checks all windows, report and imports included, in a process of its own: under `regret` it trains and scores challengers too.
+Then a file of `--labels` labels of those predictions is recorded, in a ledger of its own.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.kept_cells import KEPT_FOLDER, KeptCells, hash_code
 from tests.support.projects import Folder, quick_project
 from windvane.ledger import database
 from windvane.ledger.predictions import (
@@ -38,6 +42,8 @@ from windvane.ledger.schema import labels
 
 NAME, TRAINED_UNTIL, WINDOW = "sales", datetime(2025, 6, 29, 23), timedelta(days=7)
 TOWNS = np.array(["Ulm", "Bonn", "Kiel", "Jena"], dtype=object)
+# What a pass and a file of labels run.
+MEASURED = ("cli", "flows/monitoring.py", "ledger", "monitoring", "tasks")
 # Of a window; more rows are copies of these.
 MADE_ROWS = 100_000
 
@@ -50,7 +56,7 @@ def sales(rows: int, rng: np.random.Generator) -> pd.DataFrame:
     return frame.round(2).assign(price=lambda t: (3 * t["size"] - 2 * t["age"] + rng.normal(0, 12, rows)).round(2))
 
 
-def project(path: Path) -> Folder:
+def project(path: Path, policy: str) -> Folder:
     """A project after its first lap."""
     folder = quick_project(path)
     rows = sales(5000, np.random.default_rng(0))
@@ -65,8 +71,7 @@ def project(path: Path) -> Folder:
         search__candidates=["linear"],
         search__trials=1,
         monitor__window="7d",
-        # The default refits challengers too, on all rows: a lap's work, beside what a pass reads.
-        retrain__policy="staleness",
+        retrain__policy=policy,
     )
     if (lap := folder.run("train", "--json", timeout=3600)).status:
         raise SystemExit(lap.err)
@@ -116,8 +121,8 @@ def label_lines(count: int) -> Iterator[str]:
         yield f"r{i:09d},{200 + i % 97}\n"
 
 
-def timed(folder: Folder, *arguments: str) -> tuple[str, dict[str, Any]]:
-    """(seconds | processor seconds | peak memory in GB, the JSON) of a command in a process of its own."""
+def timed(folder: Folder, *arguments: str) -> dict[str, Any]:
+    """A command in a process of its own: its seconds, processor seconds and peak memory (GB), and its JSON as `said`."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "windvane.cli.main", *arguments, "--json"]
     process = subprocess.Popen(command, cwd=folder.path, env=folder.environment(), stdout=subprocess.PIPE, text=True)
@@ -127,34 +132,53 @@ def timed(folder: Folder, *arguments: str) -> tuple[str, dict[str, Any]]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"`windvane {' '.join(arguments)}` ended with {process.returncode}")
-    spent, used_cpu = time.perf_counter() - began, used.ru_utime + used.ru_stime
-    return f"{spent:.1f} | {used_cpu:.1f} | {used.ru_maxrss / 2**20:.2f}", json.loads(out)
+    seconds, processor = time.perf_counter() - began, used.ru_utime + used.ru_stime
+    return {"seconds": seconds, "processor": processor, "memory": used.ru_maxrss / 2**20, "said": json.loads(out)}
+
+
+def measure_pass(policy: str, rows: int, windows: int) -> dict[str, Any]:
+    """One pass over so many new windows."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = project(Path(scratch) / "project", policy)
+        fill(folder, rows, windows)
+        return timed(folder, "monitor")
+
+
+def measure_labels(count: int) -> dict[str, Any]:
+    """A file of so many labels, half of them corrections of known ones."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = project(Path(scratch) / "project", "staleness")
+        fill(folder, max(count // 2, 1), 1)
+        file = Path(scratch) / "labels.csv"
+        with file.open("w", encoding="utf-8") as out:
+            out.writelines(label_lines(count))
+        return timed(folder, "labels", str(file))
+
+
+def figures(cell: dict[str, Any]) -> str:
+    return f"{cell['seconds']:.1f} | {cell['processor']:.1f} | {cell['memory']:.2f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policies", nargs="+", default=["staleness", "regret"], choices=["staleness", "regret"])
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000], help="of a window")
-    parser.add_argument("--windows", type=int, default=3)
-    parser.add_argument("--labels", type=int, default=3_000_000)
-    parser.add_argument("--kept", type=Path, help="a folder for the projects; deleted at the end without it")
+    parser.add_argument("--windows", type=int, nargs="+", default=[1, 3])
+    parser.add_argument("--labels", type=int, default=3_000_000, help="in the file; 0: no file")
+    parser.add_argument("--kept", type=Path, default=KEPT_FOLDER, help="where finished cells are kept")
     chosen = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with tempfile.TemporaryDirectory() as scratch:
-        home = chosen.kept or Path(scratch)
-        print(
-            "| rows of a window | windows | seconds | processor seconds | peak memory, GB | decision |\n|---|---|---|---|---|---|"
-        )
-        for rows in chosen.rows:
-            folder = project(home / f"rows-{rows}")
-            fill(folder, rows, chosen.windows)
-            figures, said = timed(folder, "monitor")
-            print(f"| {rows:,} | {chosen.windows} | {figures} | {said['decision']} |", flush=True)
-        if chosen.labels:
-            file = home / "labels.csv"
-            with file.open("w", encoding="utf-8") as out:
-                out.writelines(label_lines(chosen.labels))
-            print("\n| labels in the file | seconds | processor seconds | peak memory, GB |\n|---|---|---|---|")
-            print(f"| {chosen.labels:,} | {timed(folder, 'labels', str(file))[0]} |")
+    cells, code = KeptCells(chosen.kept / "monitoring.jsonl"), hash_code(__file__, *MEASURED)
+    print("| policy | rows of a window | windows | seconds | processor seconds | peak memory, GB | decision |")
+    print("|---|---|---|---|---|---|---|")
+    for policy, rows, windows in product(chosen.policies, chosen.rows, chosen.windows):
+        work = partial(measure_pass, policy, rows, windows)
+        cell = cells.get(f"{policy} rows={rows} windows={windows}", code, work)
+        print(f"| {policy} | {rows:,} | {windows} | {figures(cell)} | {cell['said']['decision']} |", flush=True)
+    if chosen.labels:
+        cell = cells.get(f"labels={chosen.labels}", code, partial(measure_labels, chosen.labels))
+        print("\n| labels in the file | seconds | processor seconds | peak memory, GB |\n|---|---|---|---|")
+        print(f"| {chosen.labels:,} | {figures(cell)} |")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 from numpy.typing import NDArray
 
 from windvane.ledger.labels import LabelledPrediction
@@ -16,6 +18,7 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation import scores
 from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN, PREDICTION_COLUMN, PROBABILITY_PREFIX
 from windvane.tasks.gate.block_test import RowBlocks, form_blocks
+from windvane.tasks.ingest import row_keys, table_io
 from windvane.tasks.models.features import FeatureColumns, conform_frame
 from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
 from windvane.tasks.models.row_weights import read_row_weights, spread_weights
@@ -282,6 +285,24 @@ def weigh_losses(
 def average_losses(problem: ProblemSettings, rows: pd.DataFrame, losses: NDArray[np.float64]) -> float:
     """Mean loss of rows, weighted by problem.weight."""
     return float(np.mean(weigh_losses(problem, (rows, losses))[0]))
+
+
+def read_labelled_sample(path: Path, target: str, at_most: int, seed: int) -> tuple[pd.DataFrame, float]:
+    """The rows of a stage's table with a label, in their order, and which share of them that is: 1, or the largest 1/2, 1/4, ... of which
+    `at_most` are expected. Which rows follows from their keys and the seed alone: one stays in while the share does.
+    """
+    missing, share = table_io.count_missing(path), 1.0
+    labelled = table_io.count_parquet_rows(path) - missing[target]
+    while labelled * share > at_most:
+        share /= 2
+
+    def draw(keys: pl.Series) -> pl.Series:
+        return pl.Series(row_keys.map_to_unit_interval(keys.to_numpy(), seed) < share)
+
+    rows = table_io.scan_parquet(path).filter(pl.col(target).is_not_null())
+    if share < 1:
+        rows = rows.filter(pl.col(table_io.ROW_KEY).map_batches(draw, return_dtype=pl.Boolean, is_elementwise=True))
+    return table_io.convert_to_pandas(rows.collect(engine="streaming"), missing, shared=True), share
 
 
 def form_frame_blocks(frame: pd.DataFrame, problem: ProblemSettings) -> tuple[RowBlocks, ...]:

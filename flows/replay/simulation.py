@@ -192,9 +192,9 @@ class SimulatedProduction(Production):
         truth = frame[problem.target] if problem.kind == "regression" else frame[problem.target].astype(object)
         return frame.assign(**{problem.target: truth.where(come)})
 
-    def learnable(self) -> pd.DataFrame:
-        """The rows whose labels have come."""
-        return self._past.learned()[1]
+    def learnable(self) -> tuple[pd.DataFrame, float]:
+        """The rows whose labels have come: all of them."""
+        return self._past.learned()[1], 1.0
 
     @cached_property
     def record(self) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -71,6 +72,11 @@ class DiagnosisCase:
     known_states: Sequence[WindowState] = ()
     seed: int = 0
 
+    @cached_property
+    def expected(self) -> NDArray[np.float64]:
+        """The loss (m,) that the model expects of the window's rows."""
+        return self.model.rows(self.window)
+
 
 def gather_evidence(case: DiagnosisCase) -> ChangeEvidence:
     """Inspect the rows of a case, at most 20,000 of each side; see ChangeEvidence."""
@@ -78,7 +84,7 @@ def gather_evidence(case: DiagnosisCase) -> ChangeEvidence:
     newest = window_loss.order_by_content(case.window)[:_MAX_WINDOW_ROWS]
     case = replace(case, record=case.record.iloc[model.at], window=case.window.iloc[newest])
     record, window = case.record, case.window
-    thin = estimate_row_weight(window, model, problem)
+    thin = _estimate_row_weight(case)
     read = window_frames.pair_columns(record, window, columns)
     found = contrasts.build_contrast_features(read, len(record) + len(window))
     all_rows = _form_sample_blocks(record, window, problem)
@@ -112,17 +118,16 @@ def _form_sample_blocks(record: pd.DataFrame, window: pd.DataFrame, problem: Pro
     return SampleBlocks(before, now, (len(record), len(window)))
 
 
-def estimate_row_weight(window: pd.DataFrame, model: LossModel, problem: ProblemSettings) -> float:
+def _estimate_row_weight(case: DiagnosisCase) -> float:
     """As how many independent rows each row counts: 1, or less where rows of a block or group resemble each other."""
-    own = 1 / model.widening
-    parts = window_frames.form_frame_blocks(window, problem)
-    if parts[0].kind == "row" or parts[0].count < MIN_BLOCKS or not model.folds:
+    own = 1 / case.model.widening
+    parts = window_frames.form_frame_blocks(case.window, case.problem)
+    if parts[0].kind == "row" or parts[0].count < MIN_BLOCKS or not case.model.folds:
         return own
-    expected = model.rows(window)
-    bound = bound_paired_difference(expected[None], parts, 0.975)
+    bound = bound_paired_difference(case.expected[None], parts, 0.975)
     margin = float(bound.mean[0] - bound.low[0])
-    alone = compute_t_quantile(len(window) - 1, 0.95) * float(expected.std())
-    return float(min(own, (alone / np.sqrt(len(window)) / margin) ** 2)) if margin > 0 else own
+    alone = compute_t_quantile(len(case.window) - 1, 0.95) * float(case.expected.std())
+    return float(min(own, (alone / np.sqrt(len(case.window)) / margin) ** 2)) if margin > 0 else own
 
 
 def _estimate_chances(case: DiagnosisCase, made: list[Predictions], sides: SampleBlocks) -> NDArray[np.float64]:
@@ -166,7 +171,7 @@ def _contrast_labelled_rows(
     prediction = np.concatenate([_get_prediction_number(side) for side in made])[rows]
     if kind.continuous:
         y = np.concatenate(truth)
-        scale = np.concatenate([model.record, model.rows(late)]) if model.folds else np.ones(len(y))
+        scale = np.concatenate([model.record, case.expected[came]]) if model.folds else np.ones(len(y))
         if problem.headline != "mae":
             scale = np.sqrt(np.maximum(scale, 0))
         errors, basis = _compute_residuals(y, prediction, scale, len(record)), contrasts.build_number_basis(y)

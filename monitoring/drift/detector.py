@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from windvane.monitoring.drift import calibration, compared_rows, distances, history_range
+from windvane.monitoring.drift import calibration, compared_rows, distances, evidently_import, history_range
 from windvane.monitoring.drift.calibration import CalibratedScores, SeasonalScores, calibrate_scores
 from windvane.monitoring.drift.compared_rows import ComparedColumn, SampledRows, build_permutation
 from windvane.monitoring.drift.distances import Distances
@@ -71,7 +71,7 @@ def detect_drift_with_evidently(compared: Comparison, level: float) -> tuple[Dri
     prepared = _prepare(compared, level)
     if isinstance(prepared, DriftResult):
         return prepared, None
-    from windvane.monitoring.drift import evidently  # two seconds, which a window of too few rows does without
+    evidently = evidently_import.import_evidently_report()  # seconds, which a window of too few rows does without
 
     notes = prepared.notes
     with limit_to_one_thread():

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from evidently import DataDefinition, Dataset, Report
+from evidently.core.datasets import DataDefinition, Dataset
+from evidently.core.report import Report
 from evidently.legacy.tests.base_test import TestStatus
+from evidently.legacy.ui.dashboards import utils as _colours  # noqa: F401 (sets the colours of its plots)
 from evidently.metrics import ValueDrift
 from evidently.tests import gte, lte
 from numpy.typing import NDArray

@@ -24,6 +24,7 @@ from windvane.tasks.evaluation.scores import LOSS_COLUMN
 from windvane.tasks.ingest import table_io
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.settings.project_params import Settings
 
 # So many challengers are scored on each new window; older ones add nothing about the champion.
 MAX_CHALLENGERS = 60
@@ -86,12 +87,18 @@ class ChallengerLosses:
     def _shelf(self) -> ChallengerStore:
         spec = ModelConfiguration.from_json(self._champion.facts.spec)
         folder, working = self._project.home / "history" / "challengers", self._console.working
-        return ChallengerStore(folder, self._project.settings, spec, lambda at: working(f"challenger before {at[:10]}"))
+        # Challengers of another share of the rows are others: what is kept of them goes by these settings.
+        settings = scale_row_limits(self._project.settings, self._learnable[1])
+        return ChallengerStore(folder, settings, spec, lambda at: working(f"challenger before {at[:10]}"))
+
+    @cached_property
+    def _learnable(self) -> tuple[pd.DataFrame, float]:
+        return self._production.learnable()
 
     @cached_property
     def _rows(self) -> pd.DataFrame:
-        """The labelled rows that a lap would learn from now, in the order of time."""
-        frame = self._production.learnable().drop(columns=table_io.ROW_KEY, errors="ignore")
+        """The labelled rows that a lap would learn from now, or their sample, in the order of time."""
+        frame = self._learnable[0].drop(columns=table_io.ROW_KEY, errors="ignore")
         return frame.sort_values(str(self._project.settings.problem.time), kind="stable").reset_index(drop=True)
 
     @cached_property
@@ -137,3 +144,15 @@ class ChallengerLosses:
     @cached_property
     def _digests(self) -> tuple[str, ...]:
         return self._cut.digests()
+
+
+def scale_row_limits(settings: Settings, share: float) -> Settings:
+    """The same settings for a sample of this share: what they count in rows are the sample's."""
+    if share == 1:
+        return settings
+    data, monitor = settings.data, settings.monitor
+    if data.max_rows is not None:
+        data = data.model_copy(update={"max_rows": round(data.max_rows * share)})
+    if monitor.cut.rows is not None:
+        monitor = monitor.model_copy(update={"window": max(1, round(monitor.cut.rows * share))})
+    return settings.model_copy(update={"data": data, "monitor": monitor})

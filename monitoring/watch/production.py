@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -40,14 +41,22 @@ if TYPE_CHECKING:
 WATCH_FOLDER = "watch"
 
 
-def read_source_table(project: Project) -> pd.DataFrame:
-    """The rows of data.source, as a lap reads them."""
+@contextmanager
+def write_source_table(project: Project) -> Iterator[Path]:
+    """The rows of data.source as a lap reads them: a Parquet file that is gone afterwards."""
     from windvane.tasks.ingest import ingestion
-    from windvane.tasks.ingest.table_io import read_parquet
 
     with ingestion.open_scratch_folder(project.root) as folder:
         ingestion.write_table(project.root, project.settings, folder / "table.parquet", folder)
-        return read_parquet(folder / "table.parquet")
+        yield folder / "table.parquet"
+
+
+def read_source_table(project: Project) -> pd.DataFrame:
+    """The rows of data.source, as a lap reads them."""
+    from windvane.tasks.ingest.table_io import read_parquet
+
+    with write_source_table(project) as path:
+        return read_parquet(path)
 
 
 def read_champion_record(project: Project, champion: Version) -> pd.DataFrame:
@@ -150,6 +159,8 @@ class SourceRows:
 
 # More predictions of a window are not read, but so many of them: those that come first in the ledger's fixed random order.
 MAX_WINDOW_ROWS = 20_000
+# Of more labelled rows challengers are trained and scored on a sample. Another seed than the split's: a hash must not choose twice.
+MAX_LEARNABLE_ROWS = 200_000
 # With fewer rows of a window in the ledger, the source's are taken if it has more: a few trials are no traffic.
 _MIN_LEDGER_ROWS = 20
 
@@ -286,13 +297,15 @@ class Production:
         """The champion's held-out rows with its predictions. Raises InputError where it has none."""
         return read_champion_record(self.project, self.champion)
 
-    def learnable(self) -> pd.DataFrame:
-        """The labelled rows that a lap would learn from now, those whose labels came back among them."""
+    def learnable(self) -> tuple[pd.DataFrame, float]:
+        """The labelled rows that a lap would learn from now, those whose labels came back among them; of many a sample, with its share."""
+        from windvane.monitoring.window_frames import read_labelled_sample
+
         settings = self.project.settings
         if not settings.data.local or (settings.data.feedback and self.state["labels"]):
             self.source.fetch()
-        frame = read_source_table(self.project)
-        return frame[frame[settings.problem.target].notna()]
+        with write_source_table(self.project) as path:
+            return read_labelled_sample(path, settings.problem.target, MAX_LEARNABLE_ROWS, settings.split.seed + 1)
 
     @cached_property
     def before(self) -> pd.DataFrame | None:

@@ -202,7 +202,7 @@ def asked(folder: Path, rows: pd.DataFrame, born: int = 4, windows: int = 14, ch
     )  # type: ignore[arg-type]
     starts = [to_timestamp(t) for t in rows["t"].iloc[100::20].tolist()[: windows + 1]]
     places = list(itertools.pairwise(starts))
-    vars(made).update(_rows=rows[rows["y"].notna()].reset_index(drop=True), _lineage=[places[:born], places[born:]])
+    vars(made).update(_learnable=(rows[rows["y"].notna()], 1.0), _lineage=[places[:born], places[born:]])
     return made
 
 
