@@ -65,7 +65,7 @@ TABLES = (
         "stocks.csv",
         "price",
         expected={**_AMOUNTS, "time": "date"},
-        done="`Jan 1 2000` is in no form that is read: named aloud now",
+        done="`Jan 1 2000` was in no form that is read: it is now",
     ),
     _of_vega(
         "cars.json",

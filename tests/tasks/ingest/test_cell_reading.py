@@ -196,6 +196,38 @@ def test_d3_n6_a_request_reads_dates_as_ingest_does(form: str) -> None:
         assert reader.read([*words, ""]) == [*trained, None]
 
 
+def assert_both_doors_read(words: list[str], days: list[str]) -> None:
+    """Words are the same dates for ingest, for a request in CSV and for one in JSON."""
+    (fitting,) = text_parsing.find_date_forms(pl.Series(words))
+    trained = text_parsing.parse_dates(pl.Series(words), fitting)
+    assert trained.to_list() == [pd.Timestamp(day).to_pydatetime() for day in days]
+    signature = ModelSignature((InputColumn("day", "date", True),))
+    for (reader,) in (signature.from_text, signature.from_json):
+        assert reader.read(words) == trained.to_physical().to_list()
+
+
+def test_d7_n37_a_month_and_a_day_without_a_comma_are_a_date() -> None:
+    assert_both_doors_read(["Jan 1 2000", "Feb 29 2000", "May 01 2000"], ["2000-01-01", "2000-02-29", "2000-05-01"])
+
+
+def test_d7_n38_a_whole_month_and_a_day_without_a_comma_are_a_date() -> None:
+    assert_both_doors_read(["January 1 2000", "May 31 2000"], ["2000-01-01", "2000-05-31"])
+
+
+def test_d7_n39_a_month_and_a_day_without_a_comma_may_have_a_time() -> None:
+    assert_both_doors_read(["Jan 1 2000 10:30", "May 2 2000 0:05"], ["2000-01-01 10:30", "2000-05-02 00:05"])
+    assert_both_doors_read(["January 1 2000 1:30 PM"], ["2000-01-01 13:30"])
+
+
+def test_d7_n40_a_whole_month_between_hyphens_is_a_date() -> None:
+    assert_both_doors_read(["1-January-2000", "31-May-2000"], ["2000-01-01", "2000-05-31"])
+
+
+def test_d7_n41_a_day_that_no_month_has_is_no_date() -> None:
+    assert not text_parsing.find_date_forms(pl.Series(["Jan 1 2000", "Feb 30 2000"]))
+    assert not text_parsing.find_date_forms(pl.Series(["Jan 1 2000", "Jan 12000"]))
+
+
 def test_d3_n7_a_request_whose_day_and_month_cannot_be_distinguished_is_refused() -> None:
     (reader,) = ModelSignature((InputColumn("day", "date", False),)).from_json
     with pytest.raises(CellRefused, match="is not a date: write 2024-05-31"):

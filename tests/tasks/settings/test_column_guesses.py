@@ -162,6 +162,7 @@ MONTHS = pd.date_range("1995-01-01", periods=240, freq="MS")
 FORMS = {
     "8/15/14": [f"{d.month}/{d.day}/{d:%y}" for d in pd.date_range("2014-01-01", periods=240)],
     "15-Aug-14": [f"{d:%d-%b-%y}" for d in pd.date_range("2014-01-01", periods=240)],
+    "Jan 1 2000": [f"{d:%b} {d.day} {d.year}" for d in MONTHS],
     "Jan-05": [f"{d:%b-%y}" for d in MONTHS],
     "Jan 2005": [f"{d:%b %Y}" for d in MONTHS],
     "01/2005": [f"{d:%m/%Y}" for d in MONTHS],
