@@ -172,7 +172,6 @@ FORMS = {
     "2014-W05": [f"{d:%G-W%V}" for d in pd.date_range("2012-01-02", periods=200, freq="W-MON")],
     "2014M05": [f"{d.year}M{d.month:02d}" for d in MONTHS],
     "FY2014": [f"FY{year}" for year in range(1950, 2020)],
-    "Jan 1 2000": [f"{d:%b} {d.day} {d.year}" for d in pd.date_range("2014-01-01", periods=240)],
     "200501": [int(f"{d:%Y%m}") for d in MONTHS],
     "20050131": [int(f"{d:%Y%m%d}") for d in MONTHS],
 }
