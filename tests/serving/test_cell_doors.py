@@ -373,14 +373,16 @@ def list_dated(form: str) -> list[dict[str, str]]:
     """The rows with days as other books have them, and prices that follow from them."""
 
     def write_day(row: dict[str, str]) -> str:
+        if row["day"].strip() in ("", "?"):
+            return row["day"]
         day = pd.Timestamp(row["day"])
         return f"{day.year}Q{day.quarter}" if form == "Q" else day.strftime(form)
 
     return [
         {
             **row,
-            "day": write_day(row) if row["day"] else "",
-            "price": f"{100 * int(row['day'][5:7] or 0)},{i % 10}",
+            "day": write_day(row),
+            "price": f"{100 * int(row['day'][5:7].strip() or 0)},{i % 10}",
         }
         for i, row in enumerate(cells())
     ]
