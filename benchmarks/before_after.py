@@ -69,20 +69,24 @@ def run_script(side: Side, arguments: tuple[str, ...]) -> str:
 
 
 def read_figures(text: str) -> dict[tuple[str, str], float]:
-    """The first number of every cell of Markdown tables, by the row's first cell and the column's name, with a count where
-    a table's row comes again."""
-    found, header, table = dict[tuple[str, str], float](), list[str](), 0
+    """The first number of every cell of Markdown tables, by the heading with the row's first cell, and the column's name: a table that
+    one side alone has leaves the others comparable.
+    """
+    found, header, heading = dict[tuple[str, str], float](), list[str](), ""
     for line in text.splitlines():
+        if line.startswith("#"):
+            heading = line.strip("# ")[:40] + ": "
         cells = [c.strip() for c in line.strip().strip("|").split("|")] if line.startswith("|") else []
         if not cells:
             header = []
         elif not header:
-            header, table = cells, table + 1
+            header = cells
+            heading = "" if cells[1:] == ["seconds"] else heading
         elif not set("".join(cells)) <= set("-: "):
             for name, cell in zip(header[1:], cells[1:], strict=False):
                 number = _NUMBER.search(cell)
                 if number:
-                    found.setdefault((f"{table}. {cells[0]}", name), float(number[0].replace(",", "")))
+                    found.setdefault((f"{heading}{cells[0]}", name), float(number[0].replace(",", "")))
     return found
 
 
@@ -104,7 +108,7 @@ def main() -> None:
         runs: dict[Side, list[dict[tuple[str, str], float]]] = {side: [] for side in sides}
         for i in range(chosen.rounds):
             for side in sides[:: 1 if i % 2 == 0 else -1]:
-                text = kept.get(f"{name} {i}", side.code, lambda s=side, n=name: run_script(s, SCRIPTS[n]))
+                text = kept.get(f"{name} {i}", side.code, lambda s=side, n=name: run_script(s, SCRIPTS[n]), side.commit)
                 runs[side].append(read_figures(text))
         before, after = ([*runs[side]] for side in sides)
         shared = [key for key in before[0] if all(key in figures for figures in (*before, *after))]

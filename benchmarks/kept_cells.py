@@ -36,10 +36,10 @@ class KeptCells:
         """Whether this cell of this code is there."""
         return (name, code) in self._known
 
-    def get(self, name: str, code: str, work: Callable[[], Any]) -> Any:
-        """The result of this cell of this code, computed now if it is not there."""
+    def get(self, name: str, code: str, work: Callable[[], Any], commit: str | None = None) -> Any:
+        """The result of this cell of this code, computed now if it is not there. commit: that of another checkout, if one is measured."""
         if (name, code) not in self._known:
-            text = json.dumps({"cell": name, "code": code, "commit": self._commit, "result": work()})
+            text = json.dumps({"cell": name, "code": code, "commit": commit or self._commit, "result": work()})
             with self._path.open("a", encoding="utf-8") as f:
                 f.write(f"{text}\n")
             self._known[name, code] = json.loads(text)["result"]
