@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
@@ -21,6 +21,7 @@ from windvane.ledger.database import NUMBER_PATTERN, format_timestamp, to_timest
 from windvane.ledger.labels import MAX_LABEL_CHARACTERS, LabelStatement
 from windvane.ledger.predictions import InvalidPrediction, check_prediction_id
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import json_lists
 from windvane.tasks.ingest.cell_reading import (
     ABSENT_WORDS,
     CSV_ENDINGS,
@@ -259,9 +260,11 @@ def _parse_file(path: Path, ending: str, rules: LabelRules) -> Generator[LabelSt
             return (yield from _parse_rows(rules, _read_csv(BytesIO(content.encode()), rules), written=True))
         if ending not in (*CSV_ENDINGS, *JSON_ENDINGS):
             return (yield from _parse_rows(rules, _read_parquet(path, rules), written=False))
+        listed = ending in JSON_ENDINGS and json_lists.is_json_list(path)
         with open_unpacked(path) as file:
             text = ending in CSV_ENDINGS
-            rows = _read_csv(file, rules) if text else _read_objects(_read_json_lines(file), rules)
+            objects = _read_json_items(file, path) if listed else _read_json_lines(file)
+            rows = _read_csv(file, rules) if text else _read_objects(objects, rules)
             return (yield from _parse_rows(rules, rows, written=text))
     except UNPACK_ERRORS as e:
         if not find_packing(path):
@@ -351,6 +354,11 @@ def _read_json_lines(file: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
                 yield f"line {number}", orjson.loads(line)
             except orjson.JSONDecodeError as e:
                 raise LabelsRefused(f"line {number} is broken JSON ({e.msg}). Fix or delete that line") from None
+
+
+def _read_json_items(file: IO[bytes], path: Path) -> Iterator[tuple[str, Any]]:
+    for line, item in json_lists.read_json_list(file, path):
+        yield f"line {line}", orjson.loads(item)
 
 
 def _read_objects(objects: Iterable[tuple[str, Any]], rules: LabelRules) -> Iterator[_Row]:

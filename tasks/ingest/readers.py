@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 import pyarrow.types as at
 
 from windvane.tasks.errors import InputError, join_messages
-from windvane.tasks.ingest import table_io, text_files, text_parsing, workbooks
+from windvane.tasks.ingest import json_lists, table_io, text_files, text_parsing, workbooks
 from windvane.tasks.ingest.cell_reading import (
+    JSON_ENDINGS,
     MISSING_WORDS,
     PARQUET_ENDINGS,
     SHEET_ENDINGS,
@@ -131,7 +132,7 @@ def open_cells(
 
 def open_plain_file(path: Path, scratch: Path, sheet: str | None = None) -> Path:
     """A table's file, unpacked in the folder `scratch` where it is packed, if it is what its name means; of a workbook the sheet that
-    is named, as text. Raises InputError.
+    is named, as text; a JSON list as JSON lines. Raises InputError.
     """
     table_files.require_table_file(path)
     plain = _unpacked(path, scratch) if find_packing(path) else path
@@ -142,6 +143,11 @@ def open_plain_file(path: Path, scratch: Path, sheet: str | None = None) -> Path
         )
         return target
     check_file_signature(plain, path, read_ending(path))
+    if read_ending(path) in JSON_ENDINGS and json_lists.is_json_list(plain):
+        target = scratch / f"{len(list(scratch.iterdir()))}.jsonl"
+        text_files.check_utf8(plain, path)
+        json_lists.write_json_lines(plain, path, target)
+        return target
     return plain
 
 

@@ -54,7 +54,7 @@ def scan_table_file(path: Path, format: FormatSettings = PLAIN_FORMAT) -> pl.Laz
     """A file's rows, of a text table or a sheet every cell as text. Raises polars' own errors where it is damaged, or InputError."""
     import polars as pl
 
-    from windvane.tasks.ingest import text_files
+    from windvane.tasks.ingest import json_lists, text_files
 
     ending = read_ending(path)
     if ending in PARQUET_ENDINGS:
@@ -63,6 +63,8 @@ def scan_table_file(path: Path, format: FormatSettings = PLAIN_FORMAT) -> pl.Laz
         return _read_workbook(path, format).lazy()
     if ending in CSV_ENDINGS:
         return text_files.scan_as_written(path, format)
+    if json_lists.is_json_list(path):
+        return _read_json_list(path).lazy()
     return pl.scan_ndjson(path, infer_schema_length=None)
 
 
@@ -76,6 +78,17 @@ def _read_workbook(path: Path, format: FormatSettings) -> pl.DataFrame:
             shutil.copyfileobj(packed, plain)
         text.write_text(workbooks.render_sheet(book, path, workbooks.require_sheet(book, path, format.sheet)), "utf-8")
         return text_files.scan_as_written(text, format).collect()
+
+
+def _read_json_list(path: Path) -> pl.DataFrame:
+    import polars as pl
+
+    from windvane.tasks.ingest import json_lists, packed_files
+
+    with TemporaryDirectory() as folder, packed_files.open_unpacked(path) as file:
+        lines = Path(folder, "lines.jsonl")
+        lines.write_text("".join(f"{item}\n" for _, item in json_lists.read_json_list(file, path)), "utf-8")
+        return pl.read_ndjson(lines, infer_schema_length=None)
 
 
 def count_file_rows(path: Path, format: FormatSettings = PLAIN_FORMAT) -> int | None:
