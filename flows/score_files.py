@@ -108,8 +108,7 @@ def _read_text_pieces(file: ScoredFile, dialect: CsvDialect) -> Iterator[RowPiec
     while piece := list(islice(rows, PIECE_ROWS)):
         columns = zip(*(cells for _, cells in piece), strict=True)
         arrays = [pa.array([cell or None for cell in column], pa.string()) for column in columns]
-        names = dialect.names if dialect.unnamed else dialect.header
-        yield RowPiece(pa.table(arrays, list(names)), [written for written, _ in piece])
+        yield RowPiece(pa.table(arrays, list(dialect.names)), [written for written, _ in piece])
 
 
 def _read_text_rows(plain: Path, called: Path, how: CsvDialect) -> Iterator[tuple[str, list[str]]]:

@@ -35,6 +35,7 @@ from windvane.tasks.ingest.cell_reading import (
     detect_delimiter,
     find_packing,
     read_ending,
+    strip_quoted_names,
 )
 from windvane.tasks.ingest.packed_files import open_unpacked
 from windvane.tasks.settings.project_params import ProblemKind, Settings
@@ -317,7 +318,7 @@ def _read_csv(file: Iterable[bytes], rules: LabelRules) -> Iterator[_Row]:
     if not head:
         raise LabelsRefused("is empty. Write a header (id,label) and a line for each label")
     delimiter = detect_delimiter(head)
-    names = [call_column(name) for name in next(csv.reader([head], delimiter=delimiter))]
+    names = [call_column(name) for name in strip_quoted_names(next(csv.reader([head], delimiter=delimiter)))]
     columns = _match_label_columns(tuple(names), rules)
     id, label = (names.index(columns[field]) for field in LABEL_COLUMNS[:2])
     at = names.index(columns["at"]) if "at" in columns else None

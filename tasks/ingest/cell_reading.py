@@ -319,9 +319,21 @@ def is_cut_name(name: str) -> bool:
 UNNAMED = "Unnamed: {}"
 
 
+def has_quoted_names(cells: Sequence[str]) -> bool:
+    """Whether each cell of a header is in single quotes, which are no part of a name then."""
+    bare = [cell.strip() for cell in cells]
+    return bool(bare) and all(len(cell) > 2 and cell[0] == cell[-1] == "'" for cell in bare)
+
+
+def strip_quoted_names(cells: Sequence[str]) -> list[str]:
+    """The cells of a header without the single quotes that all of them are in."""
+    return [cell.strip()[1:-1] for cell in cells] if has_quoted_names(cells) else list(cells)
+
+
 def name_columns(cells: Sequence[str]) -> tuple[str, ...]:
     """The columns' names by the cells of a header, see call_column; one without a name is called as pandas calls it."""
-    return tuple(call_column(cell) or UNNAMED.format(place) for place, cell in enumerate(cells))
+    named = enumerate(strip_quoted_names(cells))
+    return tuple(call_column(cell) or UNNAMED.format(place) for place, cell in named)
 
 
 # Rows that show how a text table begins.

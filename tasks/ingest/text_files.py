@@ -34,6 +34,7 @@ from windvane.tasks.ingest.cell_reading import (
     find_table_start,
     format_delimited_rows,
     has_data_in_header,
+    has_quoted_names,
     may_be_total,
     name_columns,
     suggest_start_keys,
@@ -114,6 +115,8 @@ def _read_start(path: Path, called: Path, format: FormatSettings) -> tuple[Table
     names = name_columns(header)
     if nameless := [repr(name) for name, cell in zip(names, header, strict=True) if not cell.strip()]:
         notes.append(f"{', '.join(nameless)} has no name in the header (sure)")
+    if has_quoted_names(header):
+        notes.append("its names are in single quotes, which are left out (sure)")
     if format.header is True and has_data_in_header(start):
         unheaded = f"line {start.above + 1}, {first.strip()[:60]!r}, looks like a row and no header"
     how = CsvDialect(start.delimiter, header, "\r" if first.endswith("\r") else "\n", names, tuple(notes), unheaded)

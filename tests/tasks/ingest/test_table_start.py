@@ -13,7 +13,13 @@ from tests.support.sources import ingest
 from windvane.cli.main import main
 from windvane.flows.score_files import open_scored_file, read_pieces
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest.cell_reading import call_column, find_table_start, has_data_in_header, suggest_start_keys
+from windvane.tasks.ingest.cell_reading import (
+    call_column,
+    find_table_start,
+    has_data_in_header,
+    name_columns,
+    suggest_start_keys,
+)
 from windvane.tasks.label_parsing import LabelRules, read_label_file
 from windvane.tasks.settings import project_params
 from windvane.tasks.settings.data_section import FormatSettings
@@ -278,3 +284,19 @@ def test_a_usual_table_is_read_where_it_is(tmp_path: Path) -> None:
     start = find_table_start([f"{HEAD}\n", *(f"{row}\n" for row in ROWS)])
     assert start is not None
     assert (suggest_start_keys(start, [HEAD]), has_data_in_header(start)) == ({}, False)
+
+
+def test_d7_n48_names_in_single_quotes_are_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{i % 7}\t{i}\t'x'\n" for i in range(60))
+    (tmp_path / "t.tsv").write_text("'size'\t'price'\t'town'\n" + rows)
+    ran = CliRunner().invoke(main, ["init", "t.tsv", "--target", "price"])
+    assert ran.exit_code == 0, ran.output
+    assert "its names are in single quotes, which are left out (sure)" in ran.output
+    assert ingest(tmp_path, name="t.tsv")["town"].unique().tolist() == ["'x'"]
+    assert name_columns(["'a'", "b'"]) == ("'a'", "b'")
+    (tmp_path / "l.csv").write_text("'id','label'\na,1\n")
+    assert [one.label for one in read_label_file(tmp_path / "l.csv", LabelRules("regression"))] == [1.0]
+    scored = open_scored_file(tmp_path / "t.tsv", tmp_path, FormatSettings())
+    (piece,) = read_pieces(scored, tmp_path)
+    assert piece.table.column_names == ["size", "price", "town"]
