@@ -100,7 +100,8 @@ BAD: dict[str, tuple[str, bytes, dict[str, object], list[str]]] = {
         {},
         ["line 2", "broken JSON", "Fix"],
     ),
-    "JSON list": ("t.json", lines('[{"price": 1, "size": 2}]'), {}, ["line 1", "no JSON object", "one row a line"]),
+    "JSON list of numbers": ("t.json", lines("[1, 2]"), {}, ["line 1", "no object", "a list of objects"]),
+    "JSON number": ("t.json", lines("17"), {}, ["line 1", "no JSON object", "one row a line"]),
     "mixed JSON": (
         "t.jsonl",
         lines(*(json.dumps({"price": i, "size": "big" if i == 7 else i}) for i in range(9))),
