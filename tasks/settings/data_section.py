@@ -115,6 +115,15 @@ class FormatSettings(SettingsSection):
     sheet: str | None = None
     total_rows: Literal["drop", "keep"] | None = None
 
+    @field_validator("missing_words", mode="before")
+    @classmethod
+    def _quoted(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or not all(isinstance(word, str) and word.strip() for word in value):
+            raise ValueError(
+                "must be a list of words; YAML takes signs such as ? for something else. Quote them: ['?', unknown]"
+            )
+        return value
+
     @field_validator("missing_words", mode="after")
     @classmethod
     def _words(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -152,6 +152,17 @@ def test_c2_n8_words_among_words_stay_and_what_was_typed_decides(
         ingestion.write_table(tmp_path, project_params.parse_settings(project), tmp_path / "table", tmp_path)
 
 
+@pytest.mark.parametrize("written", ["[?]", "[5]", "'?'", "['']", "{a: 1}", "null"])
+def test_c2_n10_words_that_yaml_does_not_read_as_such_are_to_be_quoted(written: str) -> None:
+    content = {"source": "t.csv", "format": {"missing_words": yaml.safe_load(written)}}
+    with pytest.raises(
+        InputError, match=r"data.format.missing_words: must be a list of words.*Quote them: \['\?', unknown\]"
+    ):
+        project_params.parse_settings(
+            {"project": "p", "problem": {"kind": "regression", "target": "y"}, "data": content}
+        )
+
+
 def test_c2_n9_a_number_is_no_word_for_no_value() -> None:
     content = {"source": "t.csv", "format": {"missing_words": ["-999"]}}
     with pytest.raises(InputError, match=r"data.format.missing_words.*'-999' is a number"):
