@@ -2,7 +2,7 @@
 
 Every run draws its own order (pytest-randomly, a seed a run); the last `--busy` ones run beside a process per core that does nothing
 but count. A table is printed; the exit status is 1 if a run was not green. Each run is a cell that is kept (--kept FILE) with the
-commit and the hash of product and tests.
+commit and the hash of product and tests; files whose tests are all slow are left out of it, as they are of `make test`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from typing import Any
 
 from benchmarks.kept_cells import KEPT_FOLDER, ROOT, KeptCells, hash_code
 
-MEASURED_CODE = ("cli", "flows", "tasks", "monitoring", "serving", "ledger", "templates", "tests")
+MEASURED_CODE = ("cli", "flows", "tasks", "monitoring", "serving", "ledger", "templates")
+ALL_SLOW = "\npytestmark = pytest.mark.slow\n"
+
+
+def list_test_files() -> list[str]:
+    """Files below tests/ without those that `make test` leaves out."""
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    return [str(file.relative_to(ROOT)) for file in files if ALL_SLOW not in file.read_text(encoding="utf-8")]
 
 
 @contextmanager
@@ -68,7 +75,7 @@ def main() -> int:
     )
     parser.add_argument("--kept", type=Path, default=KEPT_FOLDER / "green_runs.jsonl")
     chosen = parser.parse_args()
-    kept, code, green = KeptCells(chosen.kept), hash_code(__file__, *MEASURED_CODE), True
+    kept, code, green = KeptCells(chosen.kept), hash_code(__file__, *MEASURED_CODE, *list_test_files()), True
     print("| seed | cores kept busy | passed | failed | seconds |\n|---|---|---|---|---|")
     for seed in range(1, chosen.runs + 1):
         busy = seed > chosen.runs - chosen.busy

@@ -14,7 +14,7 @@ from tests.support.projects import ROOT, Folder, quick_project
 
 pytestmark = pytest.mark.slow
 
-LAPS = 3
+LAPS = 2
 
 
 def record(folder: Folder, version: int) -> pd.DataFrame:
@@ -31,7 +31,7 @@ def judged(folder: Folder, version: int) -> tuple[pd.DataFrame, int | None]:
 
 
 def grown(folder: Folder, env: dict[str, str]) -> list[dict[str, Any]]:
-    """A first lap on two thirds of the table, then three on a tenth more each."""
+    """A first lap on two thirds of the table, then LAPS on a tenth more each."""
     whole = pd.read_csv(ROOT / "data" / "txhousing.csv").sort_values("ts", kind="stable")
     source = folder.path / "data" / "txhousing.csv"
     rows, said = int(len(whole) * 0.6), []

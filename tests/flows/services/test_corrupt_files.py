@@ -104,20 +104,3 @@ def test_junk_ends_no_command_in_a_traceback_and_loses_no_promotion(
 def promotions(root: Path) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(root / ".windvane" / "ledger.db")) as db:
         return db.execute("select from_version, to_version, promoted from promotions order by id").fetchall()
-
-
-def test_without_its_mlflow_store_a_project_says_what_is_gone(
-    lived_in: Path, tmp_path: Path, prefect_server: str
-) -> None:
-    root = tmp_path / "project"
-    shutil.copytree(lived_in, root, symlinks=True)
-    before = promotions(root)
-    (root / ".windvane" / "mlflow.db").unlink()
-    (root / "data" / "txhousing.csv").write_text(
-        "\n".join((root / "data" / "txhousing.csv").read_text().splitlines()[:-40]) + "\n"
-    )
-    for command in ("status", "train"):
-        ran = Folder(root).run(command, env={"PREFECT_API_URL": prefect_server}, timeout=900)
-        assert "Traceback" not in ran.err, ran.err[-3000:]
-    assert "MLflow's store is gone, though the ledger holds version 1" in ran.err
-    assert promotions(root) == before
