@@ -150,9 +150,17 @@ def _category(values: pd.Series) -> NDArray[Any]:
     words = values.astype("str").str.strip().to_numpy(dtype=object)
     if not types.is_string_dtype(values):
         # A column of whole numbers turns into floats as soon as one is missing: 98001.0 is still the category "98001".
-        words = np.array([w.split(".")[0] if isinstance(w, str) and _WHOLE.fullmatch(w) else w for w in words], object)
+        words = np.array([_name_number(v, w) for v, w in zip(values, words, strict=True)], object)
     words[(values.isna() | (words == "")).to_numpy()] = np.nan
     return words
+
+
+def _name_number(value: Any, word: Any) -> Any:
+    """The category that a number stands for, as a request's number is read; what came as a word stays."""
+    if isinstance(value, str) or not isinstance(word, str) or not _WHOLE.fullmatch(word):
+        return word
+    name = word.split(".")[0]
+    return "0" if name == "-0" else name
 
 
 def _date(values: pd.Series, dates: str | None) -> pd.Series:

@@ -94,6 +94,12 @@ def test_conform_reads_what_people_write() -> None:
     assert str(made["d"].dtype) == "datetime64[us]"
 
 
+def test_c4_n8_what_came_as_a_word_stays_a_word_and_no_zero_has_a_sign() -> None:
+    frame = pd.DataFrame({"c": pd.Series(["0.0", 98001.0, -0.0, None], dtype=object)})
+    made = conform_frame(frame, FeatureColumns(low=("c",)), "x")
+    assert made["c"].tolist()[:3] == ["0.0", "98001", "0"]
+
+
 def test_aware_dates_become_utc() -> None:
     aware = pd.DataFrame({"d": pd.date_range("2024-01-01", periods=2, tz="America/New_York")})
     assert conform_frame(aware, FeatureColumns(dates=("d",)), "x")["d"][0] == pd.Timestamp("2024-01-01 05:00")
