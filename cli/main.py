@@ -178,17 +178,24 @@ def train(project: Any, console: Any, explore: bool, **options: Any) -> Any:
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--log", is_flag=True, help="Record every prediction in the ledger, as the scoring service does.")
+@click.option(
+    "--explain",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Name the N columns with the largest effects on each prediction, and their effects.",
+)
 @_command
-def score(project: Any, source: Path, target: Path, log: bool, console: Any) -> Any:
+def score(project: Any, source: Path, target: Path, console: Any, **options: Any) -> Any:
     """Predictions of the champion for the rows of IN, written to OUT: CSV, TSV, Parquet or JSON lines, packed or not, by their
     endings. IN's rows come back as they are, with what is predicted behind.
 
     Of any size: a piece is in memory at a time, and after a kill the same command goes on where it was. OUT appears whole
     or not at all.
     """
-    from windvane.flows.scoring import score_file
+    from windvane.flows.scoring import ScoringOptions, score_file
 
-    return score_file(project, source, target, log, console)
+    return score_file(project, source, target, ScoringOptions(**options), console)
 
 
 @main.command()

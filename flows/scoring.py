@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +30,7 @@ from windvane.ledger.predictions import InvalidPrediction, Prediction
 from windvane.ledger.versions import Version
 from windvane.serving.compiled import engine_files
 from windvane.serving.compiled.engine import EnginePredictions, PlainColumns
+from windvane.serving.compiled.explanations import PredictionExplainer
 from windvane.serving.http.invocations import choose_recorded_values, make_recorded_outputs
 from windvane.serving.model_cache import make_signature_from_facts
 from windvane.serving.signature import CellRefused, InputReader, ModelSignature, PlainValue
@@ -50,23 +52,33 @@ OUTPUT_ID_COLUMNS = ("id", "prediction_id")
 _INFINITE = (math.inf, -math.inf)
 
 
-def score_file(project: Project, source: Path, target: Path, log: bool, console: Console) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ScoringOptions:
+    """log: every prediction is in the ledger before the file appears. explain: so many columns with the largest effects are named."""
+
+    log: bool = False
+    explain: int = 0
+
+
+def score_file(
+    project: Project, source: Path, target: Path, options: ScoringOptions, console: Console
+) -> dict[str, Any]:
     """Write `target`: the rows of `source` with what _Scorer.scored() adds behind; rows, version, seconds.
 
-    log: every prediction is in the ledger before the file appears. Raises InputError, and Outage where the ledger fails.
+    Raises InputError, and Outage where the ledger fails.
     """
     began = time.monotonic()
     check_score_files(source, target)
     version = require_champion(project)
-    work = project.home / "scoring" / _hash_work(source, version, log)
+    work = project.home / "scoring" / _hash_work(source, version, options)
     with ExitStack() as stack:
         writer = None
-        if log:
+        if options.log:
             writer = stack.enter_context(closing(PredictionWriter(project.ledger, project.name, project.privacy)))
         work.mkdir(parents=True, exist_ok=True)
         scratch = Path(stack.enter_context(TemporaryDirectory(dir=work)))
         file = open_scored_file(source, scratch, project.settings.data.format)
-        scorer = _Scorer(project, version, source, work, writer)
+        scorer = _Scorer(project, version, source, work, writer, options.explain)
 
         def scored() -> Iterator[tuple[RowPiece, pa.Table]]:
             for piece in read_pieces(file, scratch):
@@ -85,7 +97,7 @@ def score_file(project: Project, source: Path, target: Path, log: bool, console:
         "version": version.version,
         "seconds": seconds,
         "engine": scorer.engine,
-        "logged": log,
+        "logged": options.log,
         "resumed": scorer.found,
     }
 
@@ -94,16 +106,23 @@ class _Scorer:
     """Predicts pieces in their order; a piece that an earlier run finished is read instead."""
 
     def __init__(
-        self, project: Project, version: Version, source: Path, work: Path, writer: PredictionWriter | None
+        self,
+        project: Project,
+        version: Version,
+        source: Path,
+        work: Path,
+        writer: PredictionWriter | None,
+        explain: int,
     ) -> None:
         self._problem, self._version, self._source = project.settings.problem, version, source
         self._work, self._writer = work, writer
         self.engine, self._signature, self._predict = _choose_engine(project, version)
+        self._explain, self._explainer = explain, _load_explainer(project, version) if explain else None
         self._piece = self.rows = self.found = 0
 
     def scored(self, table: pa.Table) -> pa.Table:
-        """What is added to a piece: its predictions, the version, of classes the probabilities, and with `log` the ids under
-        which they are recorded, unless problem.id is a column of the file.
+        """What is added to a piece: its predictions, the version, of classes the probabilities, the columns with the largest effects
+        where they are wanted, and with `log` the ids under which they are recorded, unless problem.id is a column of the file.
         """
         names = self._find_columns(table)
         kept = self._work / f"{self._piece:06d}.parquet"
@@ -163,6 +182,8 @@ class _Scorer:
                 f"{OUTPUT_PROBABILITY_PREFIX}{name}": predictions.proba[:, i]
                 for i, name in enumerate(signature.classes)
             }
+        if self._explainer is not None:
+            found |= self._explainer.explain(plain, predictions).list_columns(self._explain)
         return pd.DataFrame(found)
 
     def _record(
@@ -239,8 +260,21 @@ def _choose_engine(
     return "scikit-learn", signature, predict
 
 
-def _hash_work(source: Path, version: Version, log: bool) -> str:
+def _load_explainer(project: Project, version: Version) -> PredictionExplainer:
+    """Raises InputError for a version that was stored without an engine's files."""
+    folder, digest = project.stored(version), version.manifest_sha256
+    form = engine_files.read_engine_files(model_files.verify_folder(folder, digest, engine_files.ENGINE_FILES))
+    if form is None:
+        raise InputError(
+            f"--explain: version {version.version} was stored without what explanations need. Train again with `windvane train`"
+        )
+    kind = version.facts.kind
+    engine = form.compiled or engine_files.ScikitLearnEngine(folder, digest, kind, form.signature)
+    return form.make_explainer(engine)
+
+
+def _hash_work(source: Path, version: Version, options: ScoringOptions) -> str:
     """Names this work: another file, a changed one or another version is other work."""
     at = source.stat()
-    outputs = f"{source.resolve()}\0{at.st_size}\0{at.st_mtime_ns}\0{version.manifest_sha256}\0{log}"
+    outputs = f"{source.resolve()}\0{at.st_size}\0{at.st_mtime_ns}\0{version.manifest_sha256}\0{options}"
     return hashlib.sha256(outputs.encode()).hexdigest()[:24]

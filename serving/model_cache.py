@@ -21,6 +21,7 @@ from windvane.serving.compiled import engine_files
 from windvane.serving.compiled.agreement import compare_predictions
 from windvane.serving.compiled.engine import ENGINE_FILE, PredictionEngine
 from windvane.serving.compiled.engine_files import ScikitLearnEngine
+from windvane.serving.compiled.explanations import PredictionExplainer
 from windvane.serving.signature import InputColumn, ModelSignature
 from windvane.tasks.errors import Corrupted, WindvaneError
 from windvane.tasks.models.problem_types.definitions import Predictions
@@ -32,12 +33,15 @@ CACHED_VERSIONS = 4
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """A version that may serve: its record in the ledger, its signature, its engine, and why it is that one."""
+    """A version that may serve: its record in the ledger, its signature, its engine, and why it is that one. explainer None: it was
+    stored without what explanations need.
+    """
 
     version: Version
     signature: ModelSignature
     engine: PredictionEngine
     why: str
+    explainer: PredictionExplainer | None = None
 
 
 class ModelCache:
@@ -62,7 +66,7 @@ class ModelCache:
                 plain = ScikitLearnEngine(folder, version.manifest_sha256, kind, signature)
                 return LoadedVersion(version, signature, plain, "stored without a compiled form: scikit-learn predicts")
             engine = _load_tested_engine(form, folder, version.manifest_sha256, kind)
-            return LoadedVersion(version, form.signature, engine, form.why)
+            return LoadedVersion(version, form.signature, engine, form.why, form.make_explainer(engine))
         finally:
             release_freed_memory()
 

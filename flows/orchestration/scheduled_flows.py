@@ -44,4 +44,6 @@ def _format_summary(result: dict[str, Any]) -> str:
 @flow(name="score", flow_run_name="{target}", persist_result=False, retries=2, retry_delay_seconds=60)
 def score_flow(root: str, source: str, target: str, log: bool = False) -> dict[str, Any]:
     """Predictions for a file; what a failed try finished is not done again."""
-    return scoring.score_file(Project(Path(root)), Path(root) / source, Path(root) / target, log, Console())
+    return scoring.score_file(
+        Project(Path(root)), Path(root) / source, Path(root) / target, scoring.ScoringOptions(log), Console()
+    )

@@ -18,10 +18,11 @@ from windvane.serving.compiled.onnx_trees import CannotCompile, TreeArrays
 
 @dataclass(frozen=True)
 class CompiledModel:
-    """What the engine needs: a recipe for JSON, and ONNX bytes where the model is made of trees."""
+    """What the engine needs: a recipe for JSON, and ONNX bytes where the model is made of trees; nodes: these as arrays."""
 
     recipe: dict[str, Any]
     trees: bytes | None
+    nodes: dict[str, NDArray[Any]] | None = None
 
 
 def compile_pipeline(pipeline: Any, columns: Sequence[str]) -> CompiledModel:
@@ -43,8 +44,10 @@ def compile_pipeline(pipeline: Any, columns: Sequence[str]) -> CompiledModel:
         made = _compile_part(pipeline.named_steps["features"], model, columns)
     recipe = {name: getattr(made, name) for name in ("form", "columns", "width", "single", "link", "back")}
     recipe |= {"model": made.numbers, "bent": bent, "call": call, **({} if made.of is None else {"of": made.of})}
-    trees = onnx_trees.build_onnx_model(made.trees, made.width, made.targets) if made.trees else None
-    return CompiledModel(recipe, trees)
+    if not made.trees:
+        return CompiledModel(recipe, None)
+    trees = onnx_trees.build_onnx_model(made.trees, made.width, made.targets)
+    return CompiledModel(recipe, trees, onnx_trees.stack_trees(made.trees, made.targets))
 
 
 def _compile_part(features: Any, model: Any, columns: Sequence[str]) -> CompiledPart:

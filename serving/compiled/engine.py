@@ -105,6 +105,11 @@ _ENCODER_BUILDERS: dict[str, Callable[[dict[str, Any]], ValueEncoder]] = {
 }
 
 
+def count_inputs(recipe: dict[str, Any]) -> int:
+    """How many of the model's inputs a column's recipe makes."""
+    return len(_ENCODER_BUILDERS[recipe["as"]](recipe)(None))
+
+
 @dataclass(frozen=True)
 class EnginePredictions:
     """Predictions of n rows: numbers or classes, and for k classes their probabilities (n, k)."""
@@ -132,10 +137,10 @@ class CompiledEngine:
         self._single = bool(recipe["single"])
         combined = self.form == "combined"
         self._raw = _RAW_FUNCTIONS[recipe["of"] if combined else self.form](recipe["model"], trees)
-        link, backs = _LINK_FUNCTIONS[recipe["link"]], recipe["back"] if combined else [recipe["back"]]
+        link, backs = LINK_FUNCTIONS[recipe["link"]], recipe["back"] if combined else [recipe["back"]]
         self._link = _mean_of_shares(link, len(backs)) if combined else link
-        self._back = _mean_of_values([[_TARGET_STEPS[name](*numbers) for name, *numbers in back] for back in backs])
-        self._bent = [_PROBABILITY_STEPS[name](*numbers) for name, *numbers in recipe["bent"]]
+        self._back = _mean_of_values([[TARGET_STEPS[name](*numbers) for name, *numbers in back] for back in backs])
+        self._bent = [PROBABILITY_STEPS[name](*numbers) for name, *numbers in recipe["bent"]]
         self.call: tuple[float, int] | None = None if recipe["call"] is None else tuple(recipe["call"])
         self._classes = None if classes is None else list(classes)
 
@@ -260,14 +265,14 @@ _RAW_FUNCTIONS: dict[str, Callable[[dict[str, Any], bytes | None], RawFunction]]
     "linear": _linear,
     "trees": _trees,
 }
-_LINK_FUNCTIONS: dict[str, RawFunction] = {
+LINK_FUNCTIONS: dict[str, RawFunction] = {
     "none": lambda raw: raw,
     "logistic": _logistic,
     "softmax": _softmax,
     "shares": _shares,
 }
-_TARGET_STEPS: dict[str, Callable[..., RawFunction]] = {
+TARGET_STEPS: dict[str, Callable[..., RawFunction]] = {
     "exp": lambda: np.exp,
     "unscale": lambda mean, scale: lambda values: values * scale + mean,
 }
-_PROBABILITY_STEPS: dict[str, Callable[..., RawFunction]] = {"divide": _divide, "temper": _temper}
+PROBABILITY_STEPS: dict[str, Callable[..., RawFunction]] = {"divide": _divide, "temper": _temper}

@@ -26,6 +26,7 @@ from windvane.serving.compiled.engine import (
     PlainColumns,
     PredictionEngine,
 )
+from windvane.serving.compiled.explanations import NODES_FILE, PredictionExplainer, pack_nodes
 from windvane.serving.signature import InputColumn, InputType, ModelSignature
 from windvane.tasks.ingest.cell_reading import NumberForm, find_code_width
 from windvane.tasks.models.problem_types.definitions import ProblemType, load_problem_type
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from windvane.tasks.models import features
 
-ENGINE_FILES = (ENGINE_FILE, TREES_FILE)
+ENGINE_FILES = (ENGINE_FILE, TREES_FILE, NODES_FILE)
 ENGINE_FORMAT = 1
 # Rows of the smoke test; rows that a compiled form is judged on, at most, and as many made up.
 STORED_SAMPLE_ROWS = 20
@@ -54,13 +55,21 @@ INPUT_TYPES: dict[str, InputType] = {
 
 @dataclass(frozen=True)
 class StoredEngine:
-    """A stored version as it can serve. compiled None: scikit-learn itself must, and `why` gives the reason."""
+    """A stored version as it can serve. compiled None: scikit-learn itself must, and `why` gives the reason. recipe, nodes: what its
+    compiled form is made of, for explanations.
+    """
 
     signature: ModelSignature
     compiled: PredictionEngine | None
     why: str
     sample: PlainColumns
     expected: EnginePredictions
+    recipe: Mapping[str, Any] | None = None
+    nodes: bytes | None = None
+
+    def make_explainer(self, engine: PredictionEngine) -> PredictionExplainer:
+        """engine: the one that predicts."""
+        return PredictionExplainer(engine, self.signature, self.recipe, self.nodes, self.sample)
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ def build_engine_files(
         "expected": predictions.value.tolist(),
         "expected_proba": None if predictions.proba is None else predictions.proba.tolist(),
     }
-    trees = None
+    written: dict[str, bytes] = {}
     try:
         made = compile_pipeline(model, columns.names)
     except CannotCompile as e:
@@ -134,9 +143,14 @@ def build_engine_files(
         found += measure_agreement(engine, model, kind.predict, synthetic, signature, pace)
         content |= {"agreement": found.to_json(), "why": f"compared with scikit-learn: {found}"}
         if found.accepted:
-            content["compiled"], trees = made.recipe, made.trees
-    written = {ENGINE_FILE: json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()}
-    return written if trees is None else {**written, TREES_FILE: trees}
+            content["compiled"] = made.recipe
+            if made.trees is not None and made.nodes is not None:
+                written = {TREES_FILE: made.trees, NODES_FILE: pack_nodes(made.nodes)}
+            elif "weights" in made.recipe["model"]:
+                center = engine.matrix(convert_to_plain_columns(compared, signature)).mean(axis=0)
+                content["compiled"] = {**made.recipe, "center": center.tolist()}
+    written[ENGINE_FILE] = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+    return written
 
 
 def has_compiled_form(written: Mapping[str, bytes]) -> bool:
@@ -170,7 +184,8 @@ def read_engine_files(content: Mapping[str, bytes]) -> StoredEngine | None:
     )
     compiled = None if recipe is None else CompiledEngine(recipe, content.get(TREES_FILE), signature.classes)
     expected = EnginePredictions(settings["expected"], None if proba is None else np.array(proba, dtype="float64"))
-    return StoredEngine(signature, compiled, settings["why"], settings["sample"], expected)
+    nodes = content.get(NODES_FILE)
+    return StoredEngine(signature, compiled, settings["why"], settings["sample"], expected, recipe, nodes)
 
 
 def _describe_input(name: str, type: InputType, values: pd.Series, cells: TableCells) -> InputColumn:

@@ -24,7 +24,8 @@ class CannotCompile(ValueError):
 @dataclass(frozen=True)
 class TreeArrays:
     """One tree of n nodes, the root first; left and right are -1 at leaves. Left if value <= threshold, or if missing and
-    `missing_left`. weights (n, targets): what a leaf adds; `target`: to which output, when there is one weight only.
+    `missing_left`. weights (n, targets): what a leaf adds; `target`: to which output, when there is one weight only. cover: how many
+    training rows came by.
     """
 
     feature: NDArray[np.int64]
@@ -33,6 +34,7 @@ class TreeArrays:
     right: NDArray[np.int64]
     missing_left: NDArray[np.bool_]
     weights: NDArray[np.float64]
+    cover: NDArray[np.float64]
     target: int = 0
 
 
@@ -45,6 +47,7 @@ def read_sklearn_tree(tree: Any, weights: NDArray[np.float64]) -> TreeArrays:
         np.asarray(tree.children_right, dtype="int64"),
         np.asarray(tree.missing_go_to_left, dtype=bool),
         weights,
+        np.asarray(tree.weighted_n_node_samples, dtype="float64"),
     )
 
 
@@ -61,6 +64,7 @@ def read_boosting_tree(predictor: Any, target: int) -> TreeArrays:
         np.where(leaf, -1, nodes["right"].astype("int64")),
         nodes["missing_go_to_left"].astype(bool),
         nodes["value"].astype("float64")[:, None],
+        nodes["count"].astype("float64"),
         target,
     )
 
@@ -82,6 +86,34 @@ def build_onnx_model(trees: list[TreeArrays], width: int, targets: int) -> bytes
     )
     imports = [helper.make_opsetid("ai.onnx.ml", opset), helper.make_opsetid("", 21)]
     return bytes(helper.make_model(graph, opset_imports=imports, ir_version=10).SerializeToString())
+
+
+def stack_trees(trees: list[TreeArrays], targets: int) -> dict[str, NDArray[Any]]:
+    """All trees as one set of arrays over their n nodes, numbered through, as TreeShap reads them; weights (n, targets), 0 off leaves."""
+    starts = np.cumsum([0, *(len(tree.left) for tree in trees)])
+    weights = np.zeros((starts[-1], targets))
+    for tree, start in zip(trees, starts, strict=False):
+        leaf = tree.left < 0
+        own = weights[start : start + len(leaf)]
+        if tree.weights.shape[1] > 1:
+            own[leaf] = tree.weights[leaf]
+        else:
+            own[leaf, tree.target] = tree.weights[leaf, 0]
+    sides = {
+        name: np.concatenate(
+            [
+                np.where(tree.left < 0, -1, getattr(tree, name) + start)
+                for tree, start in zip(trees, starts, strict=False)
+            ]
+        ).astype("int32")
+        for name in ("left", "right")
+    }
+    names = ("feature", "threshold", "missing_left", "cover")
+    return {
+        **{name: np.concatenate([getattr(tree, name) for tree in trees]) for name in names},
+        **sides,
+        "weights": weights,
+    }
 
 
 def _group_trees(trees: list[TreeArrays]) -> list[list[TreeArrays]]:
@@ -185,7 +217,7 @@ def _ensure_split(tree: TreeArrays) -> TreeArrays:
         return tree
     feature, missing_left = np.zeros(3, dtype="int64"), np.zeros(3, dtype=bool)
     left, right, weights = np.array([1, -1, -1]), np.array([2, -1, -1]), np.repeat(tree.weights, 3, axis=0)
-    return TreeArrays(feature, np.zeros(3), left, right, missing_left, weights, tree.target)
+    return TreeArrays(feature, np.zeros(3), left, right, missing_left, weights, np.ones(3), tree.target)
 
 
 def _tensor(values: Any, dtype: str) -> Any:

@@ -19,7 +19,7 @@ from windvane.ledger.labels import ContradictingLabels, record_labels
 from windvane.serving.http.access_control import ApiKeys, HostNames
 from windvane.serving.http.auth_middleware import AsgiReceive, AsgiScope, AsgiSend
 from windvane.serving.http.connections import ConnectionTracker
-from windvane.serving.http.invocations import InvocationHandler
+from windvane.serving.http.invocations import InvocationHandler, parse_response_options
 from windvane.serving.http.openapi import build_openapi
 from windvane.serving.rollout import ChampionFollower, describe_rollout
 from windvane.serving.signature import RequestRefused, quote_safely
@@ -56,6 +56,14 @@ class HttpResponse:
     status: int = 200
     kind: bytes = JSON_CONTENT_TYPE
     more: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(frozen=True)
+class RequestHead:
+    """A request without its body: headers by name, and the query string."""
+
+    headers: dict[bytes, bytes]
+    query: bytes
 
 
 class _ClientGone(Exception):
@@ -152,7 +160,7 @@ class ScoringApp:
                 raise RequestRefused("the key is missing or not known" + (how if guard == "always" else ""), 401)
             if not allowed:
                 raise RequestRefused(f"this key does not allow it: it needs the scope {needed}", 403)
-        response: HttpResponse = await work(headers, receive)
+        response: HttpResponse = await work(RequestHead(headers, scope.get("query_string", b"")), receive)
         return response
 
     def _admit(self, scope: AsgiScope, headers: dict[bytes, bytes]) -> None:
@@ -168,19 +176,22 @@ class ScoringApp:
         if origin is not None and not self._names.own_page(origin, host):
             raise RequestRefused("a page of another site may not use this service", 403)
 
-    async def _invocations(self, headers: dict[bytes, bytes], receive: AsgiReceive) -> HttpResponse:
+    async def _invocations(self, head: RequestHead, receive: AsgiReceive) -> HttpResponse:
+        options = parse_response_options(head.query)
+
         async def answer(body: bytes) -> HttpResponse:
-            result = await self._answering.respond(body, headers.get(b"content-type", b"").decode("latin-1"))
+            content_type = head.headers.get(b"content-type", b"").decode("latin-1")
+            result = await self._answering.respond(body, content_type, options)
             self._counters.count_rows(result.version, result.role, result.rows)
             if result.dropped:
                 self._counters.dropped.inc(result.dropped)
             return HttpResponse(result.body)
 
-        return await self._taken(headers, receive, answer)
+        return await self._taken(head, receive, answer)
 
-    async def _labels(self, headers: dict[bytes, bytes], receive: AsgiReceive) -> HttpResponse:
+    async def _labels(self, head: RequestHead, receive: AsgiReceive) -> HttpResponse:
         # Of the content types that a page may send anywhere without a preflight, these are none.
-        content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        content_type = head.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if content_type not in (JSON_CONTENT_TYPE, CSV_CONTENT_TYPE):
             raise RequestRefused("Content-Type must be application/json or text/csv", 415)
 
@@ -188,13 +199,13 @@ class ScoringApp:
             counts = await asyncio.to_thread(self._labelling.hand_in, body, content_type == CSV_CONTENT_TYPE)
             return HttpResponse(orjson.dumps(counts))
 
-        return await self._taken(headers, receive, hand_in)
+        return await self._taken(head, receive, hand_in)
 
     async def _taken(
-        self, headers: dict[bytes, bytes], receive: AsgiReceive, work: Callable[[bytes], Awaitable[HttpResponse]]
+        self, head: RequestHead, receive: AsgiReceive, work: Callable[[bytes], Awaitable[HttpResponse]]
     ) -> HttpResponse:
         """The response to a whole body. Raises RequestRefused where there are too many at once, of which only whole ones count."""
-        body = await self._body(headers, receive)
+        body = await self._body(head, receive)
         try:
             if self._working >= self._max_requests:
                 raise RequestRefused(f"{self._max_requests:,} requests are being served already. Try again later", 503)
@@ -206,9 +217,9 @@ class ScoringApp:
         finally:
             self._held -= len(body)
 
-    async def _body(self, headers: dict[bytes, bytes], receive: AsgiReceive) -> bytes:
+    async def _body(self, head: RequestHead, receive: AsgiReceive) -> bytes:
         """The whole body, which counts as held from now on. Raises RequestRefused when it is too large or too slow."""
-        length = headers.get(b"content-length", b"0")
+        length = head.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > MAX_BODY_BYTES:
             raise RequestRefused(_TOO_LARGE, 413)
         pieces, size = list[bytes](), 0
@@ -234,26 +245,26 @@ class ScoringApp:
                 raise RequestRefused(f"the body did not arrive within {BODY_TIMEOUT_SECONDS:g} seconds", 408) from None
             raise
 
-    async def _model(self, _headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
+    async def _model(self, _head: RequestHead, _receive: AsgiReceive) -> HttpResponse:
         content = describe_rollout(self._following)
         return HttpResponse(orjson.dumps(content), 200 if self._following.current else 503)
 
-    async def _metrics(self, _headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
+    async def _metrics(self, _head: RequestHead, _receive: AsgiReceive) -> HttpResponse:
         return HttpResponse(self._counters.text(), kind=b"text/plain; version=0.0.4; charset=utf-8")
 
-    async def _ping(self, _headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
+    async def _ping(self, _head: RequestHead, _receive: AsgiReceive) -> HttpResponse:
         return HttpResponse(b"\n", 200 if self._following.current else 503, _TEXT_CONTENT_TYPE)
 
-    async def _version(self, _headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
+    async def _version(self, _head: RequestHead, _receive: AsgiReceive) -> HttpResponse:
         # As MLflow's server: its own version, by which clients choose how to speak.
         return HttpResponse(installed("mlflow").encode(), kind=_TEXT_CONTENT_TYPE)
 
-    async def _openapi(self, _headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
+    async def _openapi(self, _head: RequestHead, _receive: AsgiReceive) -> HttpResponse:
         current = self._following.current
         return HttpResponse(orjson.dumps(build_openapi(None if current is None else current.loaded.signature)))
 
 
-async def _respond_with_page(template: str, _headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
+async def _respond_with_page(template: str, _head: RequestHead, _receive: AsgiReceive) -> HttpResponse:
     # Aside: the import of Jinja2 takes longer than hundreds of predictions.
     return await asyncio.to_thread(_make_page, template)
 

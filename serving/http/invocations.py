@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any, NoReturn
+from urllib.parse import parse_qsl
 
 import orjson
 
@@ -22,6 +23,7 @@ from windvane.ledger.prediction_writer import LedgerClosed, LedgerFailed, Ledger
 from windvane.ledger.predictions import MAX_ID_CHARACTERS, InvalidPrediction, Prediction, check_prediction_id
 from windvane.serving.compiled.engine import EnginePredictions
 from windvane.serving.compiled.engine_files import SCIKIT_LEARN_FORM
+from windvane.serving.compiled.explanations import Explanations
 from windvane.serving.rollout import ChampionFollower, ServingLineup, ServingVersion
 from windvane.serving.signature import (
     CellRefused,
@@ -35,6 +37,8 @@ from windvane.tasks.ingest.cell_reading import UNNAMED, call_column, detect_deli
 
 # As many as a response in a second or two can hold; more is a matter for `windvane score`.
 MAX_REQUEST_ROWS = 10_000
+# Rows whose predictions are explained in one response: an explanation takes about a millisecond.
+MAX_EXPLAINED_ROWS = 1_000
 BODY_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 # With this, in `params` or behind the content type, unknown columns are dropped, as MLflow's server drops them.
 UNKNOWN_COLUMNS, DROP_UNKNOWN = "unknown_columns", "ignore"
@@ -73,6 +77,27 @@ class PredictionRequest:
     def records(self) -> list[dict[str, Any]]:
         """The rows for the record, one object each: as they were sent, but categories and missing values as they were read."""
         return [dict(zip(self.given, row, strict=True)) for row in zip(*self.given.values(), strict=True)]
+
+
+@dataclass(frozen=True)
+class ResponseOptions:
+    """What a response says beside predictions. explain: so many columns with the largest effects on each; 0: none."""
+
+    explain: int = 0
+
+
+PLAIN_RESPONSE = ResponseOptions()
+
+
+def parse_response_options(query: bytes) -> ResponseOptions:
+    """The options of a request's query string; others are not ours. Raises RequestRefused."""
+    if not query:
+        return PLAIN_RESPONSE
+    values = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    explain = values.get("explain", "0")
+    if not (explain.isascii() and explain.isdigit() and len(explain) < 7):
+        raise RequestRefused("explain: must be how many columns are named, such as ?explain=5")
+    return ResponseOptions(int(explain))
 
 
 def parse_invocation(
@@ -315,6 +340,15 @@ log = logging.getLogger("windvane.serving")
 
 
 @dataclass(frozen=True)
+class PredictedRequest:
+    """The rows of a request with their predictions, and explanations if they were wanted."""
+
+    request: PredictionRequest
+    predictions: EnginePredictions
+    explanations: Explanations | None = None
+
+
+@dataclass(frozen=True)
 class InvocationResponse:
     """A response: its bytes, and what is counted of it (dropped: columns that the model does not see)."""
 
@@ -336,21 +370,23 @@ class InvocationHandler:
         self._chance = random.Random().random
         self._silent: set[asyncio.Task[None]] = set()
 
-    async def respond(self, body: bytes, content_type: str) -> InvocationResponse:
+    async def respond(
+        self, body: bytes, content_type: str, options: ResponseOptions = PLAIN_RESPONSE
+    ) -> InvocationResponse:
         """Predictions for the rows of a body, recorded. Raises RequestRefused."""
         lineup = self._following.lineup
         if lineup is None:
             raise RequestRefused("no version serves yet: run `windvane train`", 503)
         serving, role, predicted = lineup.champion, "champion", None
         if lineup.challenger is not None and lineup.role == "canary" and self._chance() < lineup.share:
-            predicted = await self._try_challenger(lineup, lineup.challenger, body, content_type)
+            predicted = await self._try_challenger(lineup, lineup.challenger, body, content_type, options)
             if predicted is not None:
                 serving, role = lineup.challenger, "canary"
         if predicted is None:
             started_at = time.perf_counter()
-            predicted = await self._predict_inline_or_in_thread(serving, body, content_type)
+            predicted = await self._predict_inline_or_in_thread(serving, body, content_type, options)
             lineup.trial.count_response(False, time.perf_counter() - started_at)
-        request, predictions = predicted
+        request, predictions = predicted.request, predicted.predictions
         made = iter(make_ids(request.ids.count(None)))
         ids = [id or next(made) for id in request.ids]
         await self._record(serving, role, request, ids, predictions)
@@ -359,16 +395,21 @@ class InvocationHandler:
             task = asyncio.get_running_loop().create_task(work)
             self._silent.add(task)
             task.add_done_callback(self._silent.discard)
-        encoded = _encode_response(serving, predictions, ids)
+        encoded = _encode_response(serving, predicted, ids, options)
         return InvocationResponse(encoded, serving.number, role, len(ids), request.dropped)
 
     async def _try_challenger(
-        self, lineup: ServingLineup, challenger: ServingVersion, body: bytes, content_type: str
-    ) -> tuple[PredictionRequest, EnginePredictions] | None:
+        self,
+        lineup: ServingLineup,
+        challenger: ServingVersion,
+        body: bytes,
+        content_type: str,
+        options: ResponseOptions = PLAIN_RESPONSE,
+    ) -> PredictedRequest | None:
         """What the challenger predicts; None where it cannot: then the champion predicts. A fault is logged, a refused request is not."""
         started_at = time.perf_counter()
         try:
-            predicted = await self._predict_inline_or_in_thread(challenger, body, content_type)
+            predicted = await self._predict_inline_or_in_thread(challenger, body, content_type, options)
         except RequestRefused:
             return None
         except Exception:
@@ -386,23 +427,37 @@ class InvocationHandler:
         if predicted is None:
             return
         try:
-            await self._record(challenger, "shadow", predicted[0], ids, predicted[1])
+            await self._record(challenger, "shadow", predicted.request, ids, predicted.predictions)
         except RequestRefused as e:
             log.warning("shadow not recorded", extra={"facts": {"version": challenger.number, "reason": str(e)}})
 
     async def _predict_inline_or_in_thread(
-        self, serving: ServingVersion, body: bytes, content_type: str
-    ) -> tuple[PredictionRequest, EnginePredictions]:
+        self, serving: ServingVersion, body: bytes, content_type: str, options: ResponseOptions
+    ) -> PredictedRequest:
         # A small body is a small batch.
-        if serving.loaded.engine.form != SCIKIT_LEARN_FORM and len(body) < MAX_INLINE_BYTES:
-            return self._predict(serving, body, content_type)
-        return await asyncio.to_thread(self._predict, serving, body, content_type)
+        quick = serving.loaded.engine.form != SCIKIT_LEARN_FORM and not options.explain
+        if quick and len(body) < MAX_INLINE_BYTES:
+            return self._predict(serving, body, content_type, options)
+        return await asyncio.to_thread(self._predict, serving, body, content_type, options)
 
     def _predict(
-        self, serving: ServingVersion, body: bytes, content_type: str
-    ) -> tuple[PredictionRequest, EnginePredictions]:
+        self, serving: ServingVersion, body: bytes, content_type: str, options: ResponseOptions
+    ) -> PredictedRequest:
         request = parse_invocation(body, content_type, serving.loaded.signature, self._roles)
-        return request, serving.loaded.engine.predict(request.plain)
+        predictions = serving.loaded.engine.predict(request.plain)
+        if not options.explain:
+            return PredictedRequest(request, predictions)
+        if (explainer := serving.loaded.explainer) is None:
+            raise RequestRefused(
+                f"version {serving.number} was stored without what explanations need. Train again with `windvane train`"
+            )
+        if len(predictions.values) > MAX_EXPLAINED_ROWS:
+            raise RequestRefused(
+                f"at most {MAX_EXPLAINED_ROWS:,} rows at a time are explained: send them in pieces, or use "
+                "`windvane score --explain`",
+                413,
+            )
+        return PredictedRequest(request, predictions, explainer.explain(request.plain, predictions))
 
     async def _record(
         self,
@@ -445,9 +500,18 @@ def make_recorded_outputs(predictions: EnginePredictions, classes: Sequence[Any]
     return outputs
 
 
-def _encode_response(serving: ServingVersion, predictions: EnginePredictions, ids: list[str]) -> bytes:
+def _encode_response(
+    serving: ServingVersion, predicted: PredictedRequest, ids: list[str], options: ResponseOptions
+) -> bytes:
+    predictions, explanations = predicted.predictions, predicted.explanations
     content: dict[str, Any] = {"predictions": predictions.values, "ids": ids, "model_version": serving.number}
     if predictions.proba is not None:
         content["classes"] = serving.loaded.signature.classes
         content["probabilities"] = predictions.proba.tolist()
+    if explanations is not None:
+        content["explanations"] = {
+            "scale": explanations.scale,
+            "exact": explanations.exact,
+            "rows": explanations.list_reasons(options.explain),
+        }
     return orjson.dumps(content)

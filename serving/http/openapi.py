@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from windvane.ledger.labels import LabelCounts
+from windvane.serving.compiled.explanations import ExplanationScale
 from windvane.serving.signature import InputColumn, ModelSignature
 
 _TYPES: dict[str, list[str]] = {
@@ -12,6 +13,14 @@ _TYPES: dict[str, list[str]] = {
     "boolean": ["boolean", "number", "string"],
     "category": ["string", "number"],
     "date": ["string"],
+}
+
+
+EXPLAIN_PARAMETER = {
+    "name": "explain",
+    "in": "query",
+    "description": "Name so many columns with the largest effects on each prediction, and their effects",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 999_999},
 }
 
 
@@ -30,6 +39,8 @@ def build_openapi(signature: ModelSignature | None) -> dict[str, Any]:
     given = {"id": _typed("string", "integer"), "label": _typed("number", "string", "boolean", "null")}
     label = _object(given, at=_typed("string")) | {"additionalProperties": False}
     labels = {"type": "array", "items": label, "maxItems": 10_000}
+    number = _typed("number")
+    effects = {"type": "array", "items": _object({"column": _typed("string"), "effect": number})}
     predictions = _object(
         {
             "predictions": _typed("array"),
@@ -38,6 +49,13 @@ def build_openapi(signature: ModelSignature | None) -> dict[str, Any]:
         },
         classes=_typed("array"),
         probabilities={"type": "array", "items": {"type": "array", "items": _typed("number")}},
+        explanations=_object(
+            {
+                "scale": {"enum": list(get_args(ExplanationScale))},
+                "exact": _typed("boolean"),
+                "rows": {"type": "array", "items": _object({"base": number, "effects": effects, "rest": number})},
+            }
+        ),
     )
     counts = _object({name: _typed("integer") for name in LabelCounts.__dataclass_fields__})
     return {
@@ -46,6 +64,7 @@ def build_openapi(signature: ModelSignature | None) -> dict[str, Any]:
         "paths": {
             "/invocations": {
                 "post": _post("Predictions for rows, in MLflow's scoring protocol", body, predictions, csv=True)
+                | {"parameters": [EXPLAIN_PARAMETER]}
             },
             "/labels": {
                 "post": _post("Labels of predictions, by their ids. Always needs a key", labels, counts, csv=True)

@@ -34,7 +34,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def score(root: Path, source: str, target: str, log: bool = False) -> dict[str, Any]:
-    return scoring.score_file(Project(root), root / source, root / target, log, Console(False))
+    return scoring.score_file(Project(root), root / source, root / target, scoring.ScoringOptions(log), Console(False))
 
 
 def expected() -> list[float]:
@@ -89,6 +89,22 @@ def test_classes_are_scored_alike_by_both_engines(tmp_path: Path, engine: str) -
     kept = list(read_labelled_predictions(site.ledger, PROJECT, PredictionQuery(unlabelled=True)))
     assert {one.output["prediction"] for one in kept} == {"yes", "no"}
     assert all(set(one.output["probabilities"]) == {"yes", "no"} for one in kept)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "scikit-learn"])
+def test_predictions_come_with_their_reasons(root: Path, engine: str) -> None:
+    bulk(root, engine)
+    options = scoring.ScoringOptions(explain=2)
+    scoring.score_file(Project(root), root / "in.parquet", root / "out.csv", options, Console(False))
+    out = pd.read_csv(root / "out.csv")
+    added = ["explained_base", "reason_1", "effect_1", "reason_2", "effect_2", "effect_rest"]
+    assert list(out.columns)[-8:] == ["prediction", "model_version", *added]
+    whole = out[["explained_base", "effect_1", "effect_2", "effect_rest"]].sum(axis=1)
+    assert whole.tolist() == pytest.approx(expected(), rel=1e-9)
+    assert set(out["reason_1"]) <= {"size", "garden", "town", "day"}
+    # The same file without reasons is other work.
+    assert score(root, "in.parquet", "plain.csv")["resumed"] == 0
+    assert "reason_1" not in pd.read_csv(root / "plain.csv")
 
 
 def test_what_was_stopped_goes_on_and_is_recorded_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

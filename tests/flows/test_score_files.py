@@ -38,7 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def score(root: Path, source: str, target: str, log: bool = False) -> Path:
-    scoring.score_file(Project(root), root / source, root / target, log, Console(False))
+    scoring.score_file(Project(root), root / source, root / target, scoring.ScoringOptions(log), Console(False))
     return root / target
 
 

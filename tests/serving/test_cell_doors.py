@@ -107,7 +107,9 @@ class Doors:
     expected: list[float]
 
     def score(self, name: str, target: str = "out.csv", log: bool = False) -> Path:
-        scoring.score_file(Project(self.root), self.root / name, self.root / target, log, Console(False))
+        scoring.score_file(
+            Project(self.root), self.root / name, self.root / target, scoring.ScoringOptions(log), Console(False)
+        )
         return self.root / target
 
 

@@ -138,6 +138,7 @@ def forest(members: int, depth: int, outputs: int = 1) -> list[TreeArrays]:
             np.where(branching, left + 1, -1),
             np.zeros(nodes, dtype=bool),
             rng.normal(size=(nodes, outputs)),
+            np.ones(nodes),
         )
         for _ in range(members)
     ]

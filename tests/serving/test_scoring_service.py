@@ -92,6 +92,41 @@ def test_classes_come_with_their_probabilities(tmp_path: Path) -> None:
         assert called == said["classes"][shares.index(max(shares))]
 
 
+def test_answers_come_with_their_reasons(client: Client, tmp_path: Path) -> None:
+    said = client.ask("POST", "/invocations?explain=2&other=1", json={"dataframe_records": ROWS}).json()
+    told = said["explanations"]
+    assert (told["scale"], told["exact"], len(told["rows"])) == ("prediction", True, 40)
+    for predicted, row in zip(said["predictions"], told["rows"], strict=True):
+        sizes = [abs(one["effect"]) for one in row["effects"]]
+        assert sizes == sorted(sizes, reverse=True)
+        assert len(sizes) == 2
+        assert row["base"] + sum(one["effect"] for one in row["effects"]) + row["rest"] == pytest.approx(predicted)
+    assert "explanations" not in client.predict(ROWS)
+    site = Site(tmp_path)
+    site.register(1, kind="classification", candidate="forest")
+    site.promote(1)
+    asked = {"dataframe_records": ROWS}
+    said = Client(site, site.following(), None).ask("POST", "/invocations?explain=9", json=asked).json()
+    for called, shares, row in zip(
+        said["predictions"], said["probabilities"], said["explanations"]["rows"], strict=True
+    ):
+        whole = row["base"] + sum(one["effect"] for one in row["effects"]) + row["rest"]
+        assert whole == pytest.approx(shares[said["classes"].index(called)])
+
+
+@pytest.mark.parametrize("wrong", ["-1", "x", "1.5", "", "9" * 30, "%00"])
+def test_reasons_are_counted(client: Client, wrong: str) -> None:
+    refused = client.ask("POST", f"/invocations?explain={wrong}", json={"dataframe_records": ROWS})
+    assert refused.status_code == 400
+    assert "such as ?explain=5" in refused.json()["message"]
+
+
+def test_reasons_for_many_rows_are_left_to_score(client: Client) -> None:
+    refused = client.ask("POST", "/invocations?explain=1", json={"dataframe_records": ROWS[:1] * 1_001})
+    assert refused.status_code == 413
+    assert "`windvane score --explain`" in refused.json()["message"]
+
+
 def records(*rows: Any) -> bytes:
     return json.dumps({"dataframe_records": list(rows)}).encode()
 
