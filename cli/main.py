@@ -185,6 +185,12 @@ def train(project: Any, console: Any, explore: bool, **options: Any) -> Any:
     metavar="N",
     help="Name the N columns with the largest effects on each prediction, and their effects.",
 )
+@click.option(
+    "--interval",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="LEVEL",
+    help="Give what may be true at this level, such as 0.9: an interval of numbers, or a set of classes.",
+)
 @_command
 def score(project: Any, source: Path, target: Path, console: Any, **options: Any) -> Any:
     """Predictions of the champion for the rows of IN, written to OUT: CSV, TSV, Parquet or JSON lines, packed or not, by their

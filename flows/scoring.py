@@ -30,7 +30,7 @@ from windvane.ledger.predictions import InvalidPrediction, Prediction
 from windvane.ledger.versions import Version
 from windvane.serving.compiled import engine_files
 from windvane.serving.compiled.engine import EnginePredictions, PlainColumns
-from windvane.serving.compiled.explanations import PredictionExplainer
+from windvane.serving.compiled.intervals import TooFewScores
 from windvane.serving.http.invocations import choose_recorded_values, make_recorded_outputs
 from windvane.serving.model_cache import make_signature_from_facts
 from windvane.serving.signature import CellRefused, InputReader, ModelSignature, PlainValue
@@ -48,16 +48,20 @@ OUTPUT_PREDICTION_COLUMN, OUTPUT_VERSION_COLUMN = "prediction", "model_version"
 OUTPUT_PROBABILITY_PREFIX = "probability_"
 # The column with the ids that were made for the ledger, and how it is called where the file has such a column of its own.
 OUTPUT_ID_COLUMNS = ("id", "prediction_id")
+ColumnAdder = Callable[[PlainColumns, EnginePredictions], dict[str, Any]]
 # No value, as the word inf in a text table is none.
 _INFINITE = (math.inf, -math.inf)
 
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """log: every prediction is in the ledger before the file appears. explain: so many columns with the largest effects are named."""
+    """log: every prediction is in the ledger before the file appears. explain: so many columns with the largest effects are named.
+    interval: the level at which the file has what may be true; None: it has not.
+    """
 
     log: bool = False
     explain: int = 0
+    interval: float | None = None
 
 
 def score_file(
@@ -78,7 +82,7 @@ def score_file(
         work.mkdir(parents=True, exist_ok=True)
         scratch = Path(stack.enter_context(TemporaryDirectory(dir=work)))
         file = open_scored_file(source, scratch, project.settings.data.format)
-        scorer = _Scorer(project, version, source, work, writer, options.explain)
+        scorer = _Scorer(project, version, source, work, writer, options)
 
         def scored() -> Iterator[tuple[RowPiece, pa.Table]]:
             for piece in read_pieces(file, scratch):
@@ -112,12 +116,12 @@ class _Scorer:
         source: Path,
         work: Path,
         writer: PredictionWriter | None,
-        explain: int,
+        options: ScoringOptions,
     ) -> None:
         self._problem, self._version, self._source = project.settings.problem, version, source
         self._work, self._writer = work, writer
         self.engine, self._signature, self._predict = _choose_engine(project, version)
-        self._explain, self._explainer = explain, _load_explainer(project, version) if explain else None
+        self._adders = _load_adders(project, version, options)
         self._piece = self.rows = self.found = 0
 
     def scored(self, table: pa.Table) -> pa.Table:
@@ -182,8 +186,8 @@ class _Scorer:
                 f"{OUTPUT_PROBABILITY_PREFIX}{name}": predictions.proba[:, i]
                 for i, name in enumerate(signature.classes)
             }
-        if self._explainer is not None:
-            found |= self._explainer.explain(plain, predictions).list_columns(self._explain)
+        for add in self._adders:
+            found |= add(plain, predictions)
         return pd.DataFrame(found)
 
     def _record(
@@ -260,17 +264,29 @@ def _choose_engine(
     return "scikit-learn", signature, predict
 
 
-def _load_explainer(project: Project, version: Version) -> PredictionExplainer:
-    """Raises InputError for a version that was stored without an engine's files."""
+def _load_adders(project: Project, version: Version, options: ScoringOptions) -> list[ColumnAdder]:
+    """What adds columns to predictions: reasons and intervals. Raises InputError for a version that was stored without them."""
+    if not options.explain and options.interval is None:
+        return []
     folder, digest = project.stored(version), version.manifest_sha256
     form = engine_files.read_engine_files(model_files.verify_folder(folder, digest, engine_files.ENGINE_FILES))
+    lacks = f"version {version.version} was stored without what it needs. Train again with `windvane train`"
     if form is None:
-        raise InputError(
-            f"--explain: version {version.version} was stored without what explanations need. Train again with `windvane train`"
-        )
-    kind = version.facts.kind
+        raise InputError(f"--explain, --interval: {lacks}")
+    kind, adders = version.facts.kind, list[ColumnAdder]()
     engine = form.compiled or engine_files.ScikitLearnEngine(folder, digest, kind, form.signature)
-    return form.make_explainer(engine)
+    if options.explain:
+        explainer = form.make_explainer(engine)
+        adders.append(lambda plain, said: explainer.explain(plain, said).list_columns(options.explain))
+    if (level := options.interval) is not None:
+        if (intervals := form.make_intervals(engine)) is None:
+            raise InputError(f"--interval: {lacks}")
+        try:
+            intervals.find_limit(level)
+        except TooFewScores as e:
+            raise InputError(f"--interval: {e}. Choose a lower level") from None
+        adders.append(lambda plain, said: intervals.find_bounds(plain, said, level).list_columns())
+    return adders
 
 
 def _hash_work(source: Path, version: Version, options: ScoringOptions) -> str:

@@ -22,6 +22,7 @@ from windvane.serving.compiled.agreement import compare_predictions
 from windvane.serving.compiled.engine import ENGINE_FILE, PredictionEngine
 from windvane.serving.compiled.engine_files import ScikitLearnEngine
 from windvane.serving.compiled.explanations import PredictionExplainer
+from windvane.serving.compiled.intervals import PredictionIntervals
 from windvane.serving.signature import InputColumn, ModelSignature
 from windvane.tasks.errors import Corrupted, WindvaneError
 from windvane.tasks.models.problem_types.definitions import Predictions
@@ -33,8 +34,8 @@ CACHED_VERSIONS = 4
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """A version that may serve: its record in the ledger, its signature, its engine, and why it is that one. explainer None: it was
-    stored without what explanations need.
+    """A version that may serve: its record in the ledger, its signature, its engine, and why it is that one. explainer and
+    intervals None: it was stored without what they need.
     """
 
     version: Version
@@ -42,6 +43,7 @@ class LoadedVersion:
     engine: PredictionEngine
     why: str
     explainer: PredictionExplainer | None = None
+    intervals: PredictionIntervals | None = None
 
 
 class ModelCache:
@@ -66,7 +68,8 @@ class ModelCache:
                 plain = ScikitLearnEngine(folder, version.manifest_sha256, kind, signature)
                 return LoadedVersion(version, signature, plain, "stored without a compiled form: scikit-learn predicts")
             engine = _load_tested_engine(form, folder, version.manifest_sha256, kind)
-            return LoadedVersion(version, form.signature, engine, form.why, form.make_explainer(engine))
+            explainer, intervals = form.make_explainer(engine), form.make_intervals(engine)
+            return LoadedVersion(version, form.signature, engine, form.why, explainer, intervals)
         finally:
             release_freed_memory()
 

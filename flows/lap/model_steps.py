@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import polars as pl
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from windvane.flows.lap.context import LapContext
@@ -22,7 +23,7 @@ from windvane.serving.model_cache import ModelMemory, measure_model_memory
 from windvane.tasks import io
 from windvane.tasks.console import format_metric
 from windvane.tasks.errors import InputError
-from windvane.tasks.evaluation import evaluation_files, model_evaluation, out_of_fold
+from windvane.tasks.evaluation import evaluation_files, model_evaluation, out_of_fold, scores
 from windvane.tasks.evaluation.evaluation_files import write_evaluation
 from windvane.tasks.gate import block_test, promotion_gate
 from windvane.tasks.ingest import table_io
@@ -288,7 +289,9 @@ def run_build_step(
     comparison_rows, pace = inputs, EngineSpeed()
     if len(data.validation):
         comparison_rows = features.conform_frame(data.validation, data.columns, "validation rows")
-    compared = engine_files.ComparisonRows(inputs, comparison_rows, settings.split.seed)
+    compared = engine_files.ComparisonRows(
+        inputs, comparison_rows, settings.split.seed, held=_read_held_out_rows(data, settings, held.record)
+    )
     profile = read_profile(data.root / PROFILE_FILE)
     cells = engine_files.TableCells(
         tuple(column.name for column in profile.columns),
@@ -313,6 +316,15 @@ def run_build_step(
     if (heavy := explain_memory_refusal(lap.project, memory)) is not None:
         lap.console.print(f"  note: {heavy}")
     return BuiltModel(folder, digest, data_split.find_trained_until(fitted, settings), bulk, memory, fits)
+
+
+def _read_held_out_rows(
+    data: TrainingData, settings: Settings, record: pd.DataFrame
+) -> tuple[pd.DataFrame, definitions.Predictions, NDArray[Any]]:
+    """The record's rows: inputs, the evaluated model's predictions, and what was true."""
+    truth = data.kind.truth(record[settings.problem.target])
+    inputs = features.conform_frame(record, data.columns, "test rows")
+    return inputs, scores.read_predictions(record, truth, data.kind.positive), truth
 
 
 def explain_memory_refusal(project: Project, memory: ModelMemory) -> str | None:

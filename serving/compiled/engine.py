@@ -217,6 +217,14 @@ def _linear(model: dict[str, Any], _trees: bytes | None) -> RawFunction:
 
 
 def _trees(model: dict[str, Any], trees: bytes | None) -> RawFunction:
+    run = start_trees(trees)
+    baseline = np.array(model["baseline"], dtype="float64")
+    divide = float(model.get("divide", 1))
+    return lambda inputs: run(inputs) / divide + baseline
+
+
+def start_trees(trees: bytes | None) -> RawFunction:
+    """The sum of trees' leaves (n, targets) by ONNX Runtime, from the bytes of a model of trees."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -225,9 +233,7 @@ def _trees(model: dict[str, Any], trees: bytes | None) -> RawFunction:
     session = ort.InferenceSession(trees, options, providers=["CPUExecutionProvider"])
     # It keeps the file's bytes to begin anew with other providers, of which there are none: megabytes for each version.
     session._model_bytes = None
-    baseline = np.array(model["baseline"], dtype="float64")
-    divide = float(model.get("divide", 1))
-    return lambda inputs: session.run(None, {"inputs": inputs})[0] / divide + baseline
+    return lambda inputs: np.asarray(session.run(None, {"inputs": inputs})[0])
 
 
 def _logistic(raw: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windvane.serving.compiled.agreement import (
     EngineSpeed,
@@ -27,9 +28,16 @@ from windvane.serving.compiled.engine import (
     PredictionEngine,
 )
 from windvane.serving.compiled.explanations import NODES_FILE, PredictionExplainer, pack_nodes
+from windvane.serving.compiled.intervals import (
+    DISTANCE_FILE,
+    SCORES_FILE,
+    HeldOutRows,
+    PredictionIntervals,
+    build_interval_files,
+)
 from windvane.serving.signature import InputColumn, InputType, ModelSignature
 from windvane.tasks.ingest.cell_reading import NumberForm, find_code_width
-from windvane.tasks.models.problem_types.definitions import ProblemType, load_problem_type
+from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType, load_problem_type
 from windvane.tasks.stores import model_files
 
 if TYPE_CHECKING:
@@ -37,7 +45,7 @@ if TYPE_CHECKING:
 
     from windvane.tasks.models import features
 
-ENGINE_FILES = (ENGINE_FILE, TREES_FILE, NODES_FILE)
+ENGINE_FILES = (ENGINE_FILE, TREES_FILE, NODES_FILE, SCORES_FILE, DISTANCE_FILE)
 ENGINE_FORMAT = 1
 # Rows of the smoke test; rows that a compiled form is judged on, at most, and as many made up.
 STORED_SAMPLE_ROWS = 20
@@ -56,7 +64,7 @@ INPUT_TYPES: dict[str, InputType] = {
 @dataclass(frozen=True)
 class StoredEngine:
     """A stored version as it can serve. compiled None: scikit-learn itself must, and `why` gives the reason. recipe, nodes: what its
-    compiled form is made of, for explanations.
+    compiled form is made of, for explanations. scores, distances: what intervals are made from.
     """
 
     signature: ModelSignature
@@ -66,22 +74,32 @@ class StoredEngine:
     expected: EnginePredictions
     recipe: Mapping[str, Any] | None = None
     nodes: bytes | None = None
+    scores: bytes | None = None
+    distances: bytes | None = None
 
     def make_explainer(self, engine: PredictionEngine) -> PredictionExplainer:
         """engine: the one that predicts."""
         return PredictionExplainer(engine, self.signature, self.recipe, self.nodes, self.sample)
 
+    def make_intervals(self, engine: PredictionEngine) -> PredictionIntervals | None:
+        """None for a version that was stored without scores."""
+        if self.scores is None:
+            return None
+        return PredictionIntervals(engine, self.signature.classes, self.scores, self.distances)
+
 
 @dataclass(frozen=True)
 class ComparisonRows:
     """Conformed rows that a pipeline was fitted on (`training_rows`), and those on which forms of it are compared: `parity_rows`, and
-    `made_up` more that chance makes of them by `seed`.
+    `made_up` more that chance makes of them by `seed`. held: conformed rows that the evaluated model was not fitted on, its
+    predictions, and what was true; None: intervals cannot be made.
     """
 
     training_rows: pd.DataFrame
     parity_rows: pd.DataFrame
     seed: int
     made_up: int = SYNTHETIC_ROWS
+    held: tuple[pd.DataFrame, Predictions, NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +149,7 @@ def build_engine_files(
         "expected_proba": None if predictions.proba is None else predictions.proba.tolist(),
     }
     written: dict[str, bytes] = {}
+    compiled: CompiledEngine | None = None
     try:
         made = compile_pipeline(model, columns.names)
     except CannotCompile as e:
@@ -143,12 +162,16 @@ def build_engine_files(
         found += measure_agreement(engine, model, kind.predict, synthetic, signature, pace)
         content |= {"agreement": found.to_json(), "why": f"compared with scikit-learn: {found}"}
         if found.accepted:
-            content["compiled"] = made.recipe
+            content["compiled"], compiled = made.recipe, engine
             if made.trees is not None and made.nodes is not None:
                 written = {TREES_FILE: made.trees, NODES_FILE: pack_nodes(made.nodes)}
             elif "weights" in made.recipe["model"]:
                 center = engine.matrix(convert_to_plain_columns(compared, signature)).mean(axis=0)
                 content["compiled"] = {**made.recipe, "center": center.tolist()}
+    if rows.held is not None:
+        held, said, truth = rows.held
+        plain = convert_to_plain_columns(held, signature)
+        written |= build_interval_files(compiled, HeldOutRows(plain, said, truth))
     written[ENGINE_FILE] = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
     return written
 
@@ -184,8 +207,8 @@ def read_engine_files(content: Mapping[str, bytes]) -> StoredEngine | None:
     )
     compiled = None if recipe is None else CompiledEngine(recipe, content.get(TREES_FILE), signature.classes)
     expected = EnginePredictions(settings["expected"], None if proba is None else np.array(proba, dtype="float64"))
-    nodes = content.get(NODES_FILE)
-    return StoredEngine(signature, compiled, settings["why"], settings["sample"], expected, recipe, nodes)
+    more = (content.get(name) for name in (NODES_FILE, SCORES_FILE, DISTANCE_FILE))
+    return StoredEngine(signature, compiled, settings["why"], settings["sample"], expected, recipe, *more)
 
 
 def _describe_input(name: str, type: InputType, values: pd.Series, cells: TableCells) -> InputColumn:

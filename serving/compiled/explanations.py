@@ -1,6 +1,6 @@
 """Why a prediction is what it is: how much each column added to it. Exact SHAP values of trees and linear models, estimates of others.
 
-Whatever the model, base and effects of a row add up to its prediction, on the scale that the answer names.
+Whatever the model, base and effects of a row add up to its prediction, on the scale that is named beside them.
 """
 
 from __future__ import annotations

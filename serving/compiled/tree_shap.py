@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class _Paths:
-    """Paths of p leaves on which d inputs are asked for: per input and path (d, p) which it is, between which bounds it must lie
+    """Paths of p leaves that read d inputs: per input and path (d, p) which it is, between which bounds it must lie
     (low < x <= high), whether a missing value passes, and the share of training rows that pass; weights (p, targets) of the leaves.
     outputs: per raw output that the leaves add to, where each value goes (d * p,), and the leaves' weights (p,).
     """
@@ -91,7 +91,7 @@ def _make_tables(paths: _Paths) -> _Tables:
 def _share_of_paths(paths: _Paths, tables: _Tables, values: Array) -> Array:
     """Shapley's value (d, p) of each input of a row (width,) for a leaf of weight 1.
 
-    It is the integral over t from 0 to 1 of (o - z) times the product over the other inputs of z (1 - t) + o t, where o says whether the
+    It is the integral over t from 0 to 1 of (o - z) times the product over the other inputs of z (1 - t) + o t, where o is whether the
     input lets the row pass (1 or 0), and z is the share of the training rows that passed.
     """
     x = values[paths.feature]
@@ -103,7 +103,7 @@ def _share_of_paths(paths: _Paths, tables: _Tables, values: Array) -> Array:
 
 
 def _list_paths(trees: Mapping[str, Array]) -> tuple[list[_Paths], Array]:
-    """The paths to all leaves, by how many inputs they ask for; and what leaves add (targets,) that are trees of their own."""
+    """The paths to all leaves, by how many inputs they read; and what leaves add (targets,) that are trees of their own."""
     left, right, cover = trees["left"], trees["right"], trees["cover"]
     inner, leaves = np.flatnonzero(left >= 0), np.flatnonzero(left < 0)
     parent = np.full(len(left), -1)

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from windvane.ledger.predictions import MAX_ID_CHARACTERS, InvalidPrediction, Pr
 from windvane.serving.compiled.engine import EnginePredictions
 from windvane.serving.compiled.engine_files import SCIKIT_LEARN_FORM
 from windvane.serving.compiled.explanations import Explanations
+from windvane.serving.compiled.intervals import PredictionBounds, TooFewScores
 from windvane.serving.rollout import ChampionFollower, ServingLineup, ServingVersion
 from windvane.serving.signature import (
     CellRefused,
@@ -81,12 +83,16 @@ class PredictionRequest:
 
 @dataclass(frozen=True)
 class ResponseOptions:
-    """What a response says beside predictions. explain: so many columns with the largest effects on each; 0: none."""
+    """What a response holds beside predictions. explain: so many columns with the largest effects on each; 0: none. interval: the
+    level at which it gives what may be true; None: it does not.
+    """
 
     explain: int = 0
+    interval: float | None = None
 
 
 PLAIN_RESPONSE = ResponseOptions()
+_LEVEL = re.compile(r"0?\.[0-9]{1,6}")
 
 
 def parse_response_options(query: bytes) -> ResponseOptions:
@@ -97,7 +103,10 @@ def parse_response_options(query: bytes) -> ResponseOptions:
     explain = values.get("explain", "0")
     if not (explain.isascii() and explain.isdigit() and len(explain) < 7):
         raise RequestRefused("explain: must be how many columns are named, such as ?explain=5")
-    return ResponseOptions(int(explain))
+    level = values.get("interval")
+    if level is not None and not (_LEVEL.fullmatch(level) and 0 < float(level) < 1):
+        raise RequestRefused("interval: must be a level between 0 and 1, such as ?interval=0.9")
+    return ResponseOptions(int(explain), None if level is None else float(level))
 
 
 def parse_invocation(
@@ -341,11 +350,12 @@ log = logging.getLogger("windvane.serving")
 
 @dataclass(frozen=True)
 class PredictedRequest:
-    """The rows of a request with their predictions, and explanations if they were wanted."""
+    """The rows of a request with their predictions, and explanations and bounds if they were wanted."""
 
     request: PredictionRequest
     predictions: EnginePredictions
     explanations: Explanations | None = None
+    bounds: PredictionBounds | None = None
 
 
 @dataclass(frozen=True)
@@ -445,19 +455,11 @@ class InvocationHandler:
     ) -> PredictedRequest:
         request = parse_invocation(body, content_type, serving.loaded.signature, self._roles)
         predictions = serving.loaded.engine.predict(request.plain)
-        if not options.explain:
-            return PredictedRequest(request, predictions)
-        if (explainer := serving.loaded.explainer) is None:
-            raise RequestRefused(
-                f"version {serving.number} was stored without what explanations need. Train again with `windvane train`"
-            )
-        if len(predictions.values) > MAX_EXPLAINED_ROWS:
-            raise RequestRefused(
-                f"at most {MAX_EXPLAINED_ROWS:,} rows at a time are explained: send them in pieces, or use "
-                "`windvane score --explain`",
-                413,
-            )
-        return PredictedRequest(request, predictions, explainer.explain(request.plain, predictions))
+        explanations = _explain(serving, request, predictions) if options.explain else None
+        bounds = None
+        if options.interval is not None:
+            bounds = _find_bounds(serving, request, predictions, options.interval)
+        return PredictedRequest(request, predictions, explanations, bounds)
 
     async def _record(
         self,
@@ -479,6 +481,33 @@ class InvocationHandler:
         except (LedgerFull, LedgerClosed, LedgerFailed) as e:
             why = f"not served, because it could not be recorded: {type(e).__name__}. Try again later"
             raise RequestRefused(why, 503) from e
+
+
+def _explain(serving: ServingVersion, request: PredictionRequest, predictions: EnginePredictions) -> Explanations:
+    if (explainer := serving.loaded.explainer) is None:
+        raise RequestRefused(
+            f"version {serving.number} was stored without what explanations need. Train again with `windvane train`"
+        )
+    if len(predictions.values) > MAX_EXPLAINED_ROWS:
+        raise RequestRefused(
+            f"at most {MAX_EXPLAINED_ROWS:,} rows at a time are explained: send them in pieces, or use "
+            "`windvane score --explain`",
+            413,
+        )
+    return explainer.explain(request.plain, predictions)
+
+
+def _find_bounds(
+    serving: ServingVersion, request: PredictionRequest, predictions: EnginePredictions, level: float
+) -> PredictionBounds:
+    if (intervals := serving.loaded.intervals) is None:
+        raise RequestRefused(
+            f"version {serving.number} was stored without what intervals need. Train again with `windvane train`"
+        )
+    try:
+        return intervals.find_bounds(request.plain, predictions, level)
+    except TooFewScores as e:
+        raise RequestRefused(f"interval: {e}. Choose a lower level") from None
 
 
 def _make_predictions(
@@ -514,4 +543,6 @@ def _encode_response(
             "exact": explanations.exact,
             "rows": explanations.list_reasons(options.explain),
         }
+    if predicted.bounds is not None:
+        content["intervals"] = predicted.bounds.to_json()
     return orjson.dumps(content)

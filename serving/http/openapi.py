@@ -23,6 +23,13 @@ EXPLAIN_PARAMETER = {
     "schema": {"type": "integer", "minimum": 0, "maximum": 999_999},
 }
 
+INTERVAL_PARAMETER = {
+    "name": "interval",
+    "in": "query",
+    "description": "The level, such as 0.9, at which the response gives what each prediction may be",
+    "schema": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+}
+
 
 def build_openapi(signature: ModelSignature | None) -> dict[str, Any]:
     """The document; rows are typed by the signature of the version that serves."""
@@ -57,6 +64,10 @@ def build_openapi(signature: ModelSignature | None) -> dict[str, Any]:
             }
         ),
     )
+    bound = {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
+    predictions["properties"]["intervals"] = _object(
+        {"level": number}, bounds={"type": "array", "items": bound}, sets={"type": "array", "items": _typed("array")}
+    )
     counts = _object({name: _typed("integer") for name in LabelCounts.__dataclass_fields__})
     return {
         "openapi": "3.1.0",
@@ -64,7 +75,7 @@ def build_openapi(signature: ModelSignature | None) -> dict[str, Any]:
         "paths": {
             "/invocations": {
                 "post": _post("Predictions for rows, in MLflow's scoring protocol", body, predictions, csv=True)
-                | {"parameters": [EXPLAIN_PARAMETER]}
+                | {"parameters": [EXPLAIN_PARAMETER, INTERVAL_PARAMETER]}
             },
             "/labels": {
                 "post": _post("Labels of predictions, by their ids. Always needs a key", labels, counts, csv=True)

@@ -107,6 +107,21 @@ def test_predictions_come_with_their_reasons(root: Path, engine: str) -> None:
     assert "reason_1" not in pd.read_csv(root / "plain.csv")
 
 
+def test_predictions_come_with_what_may_be_true(root: Path) -> None:
+    def scored(level: float) -> pd.DataFrame:
+        scoring.score_file(
+            Project(root), root / "in.csv", root / "out.csv", scoring.ScoringOptions(interval=level), Console(False)
+        )
+        return pd.read_csv(root / "out.csv")
+
+    wide, narrow = scored(0.95), scored(0.5)
+    assert list(wide.columns)[-4:] == ["prediction", "model_version", "interval_low", "interval_high"]
+    assert ((wide["interval_low"] < wide["prediction"]) & (wide["prediction"] < wide["interval_high"])).all()
+    assert (wide["interval_low"] < narrow["interval_low"]).all()
+    with pytest.raises(InputError, match=r"at most 0\.996\. Choose a lower level"):
+        scored(0.9999)
+
+
 def test_what_was_stopped_goes_on_and_is_recorded_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, done = scoring._Scorer._predicted, [0]
 

@@ -121,6 +121,37 @@ def test_reasons_are_counted(client: Client, wrong: str) -> None:
     assert "such as ?explain=5" in refused.json()["message"]
 
 
+def test_answers_come_with_what_may_be_true(client: Client, tmp_path: Path) -> None:
+    said = client.ask("POST", "/invocations?interval=0.9&explain=1", json={"dataframe_records": ROWS}).json()
+    assert said["intervals"]["level"] == 0.9
+    for predicted, (low, high) in zip(said["predictions"], said["intervals"]["bounds"], strict=True):
+        assert low < predicted < high
+    assert len(said["explanations"]["rows"]) == 40
+    narrow = client.ask("POST", "/invocations?interval=.5", json={"dataframe_records": ROWS}).json()
+    assert narrow["intervals"]["bounds"][0][0] > said["intervals"]["bounds"][0][0]
+    site = Site(tmp_path)
+    site.register(1, kind="classification", candidate="linear")
+    site.promote(1)
+    asked = {"dataframe_records": ROWS}
+    said = Client(site, site.following(), None).ask("POST", "/invocations?interval=0.99", json=asked).json()
+    for called, names in zip(said["predictions"], said["intervals"]["sets"], strict=True):
+        assert names[0] == called
+        assert set(names) <= {"yes", "no"}
+
+
+@pytest.mark.parametrize("wrong", ["0", "1", "90", "-0.5", "x", "", "nan", "0.", "1e-1"])
+def test_a_level_lies_between_0_and_1(client: Client, wrong: str) -> None:
+    refused = client.ask("POST", f"/invocations?interval={wrong}", json={"dataframe_records": ROWS})
+    assert refused.status_code == 400
+    assert "such as ?interval=0.9" in refused.json()["message"]
+
+
+def test_what_few_rows_cannot_promise_is_refused(client: Client) -> None:
+    refused = client.ask("POST", "/invocations?interval=0.9999", json={"dataframe_records": ROWS})
+    assert refused.status_code == 400
+    assert "300 rows were held out, which can promise at most 0.996. Choose a lower level" in refused.json()["message"]
+
+
 def test_reasons_for_many_rows_are_left_to_score(client: Client) -> None:
     refused = client.ask("POST", "/invocations?explain=1", json={"dataframe_records": ROWS[:1] * 1_001})
     assert refused.status_code == 413

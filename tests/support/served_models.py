@@ -75,7 +75,9 @@ def taught(number: int, candidate: str, kind: str, params: tuple[tuple[str, Any]
         ModelConfiguration(candidate, dict(params)), k, COLUMNS, frame, FitOptions(target, number, 1)
     )
     inputs = conform_frame(frame, COLUMNS, "x")
-    files = engine_files.build_engine_files(model, k, COLUMNS, engine_files.ComparisonRows(inputs, inputs, 0, 300))
+    held = (inputs, k.predict(model, inputs), k.truth(frame[target]))
+    compared = engine_files.ComparisonRows(inputs, inputs, 0, 300, held)
+    files = engine_files.build_engine_files(model, k, COLUMNS, compared)
     return model, {model_files.MODEL_FILE: skops.io.dumps(model), **files}
 
 
