@@ -58,7 +58,8 @@ def seconds(work: Callable[[], Any], at_least: float = 0.3) -> float:
     return best
 
 
-def table(file: str) -> None:
+def read_table(file: str) -> tuple[Any, Any, Any, Any]:
+    """Settings, problem type, columns and rows of a table, in an order of chance."""
     path = Path(os.environ["WINDVANE_DATA"]) / file
     chosen = project_params.parse_settings({"project": "p", "problem": TABLES[file], "data": {"source": str(path)}})
     problem, kind = chosen.problem, definitions.load_problem_type(chosen.problem.kind)
@@ -66,7 +67,12 @@ def table(file: str) -> None:
         ingestion.write_table(Path(), chosen, Path(scratch) / "table", Path(scratch))
         frame = table_io.read_parquet(Path(scratch) / "table")
     frame = frame[frame[problem.target].notna()].sample(frac=1, random_state=0).reset_index(drop=True)
-    columns = features.select_feature_columns(chosen, table_profile.profile_table(frame))
+    return chosen, kind, features.select_feature_columns(chosen, table_profile.profile_table(frame)), frame
+
+
+def table(file: str) -> None:
+    chosen, kind, columns, frame = read_table(file)
+    problem = chosen.problem
     half = len(frame) // 2
     held = features.conform_frame(frame.iloc[half:], columns, file)
     types = engine_files.list_input_types(columns)

@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 
 from windvane.serving.compiled import engine as engines
 from windvane.serving.compiled.engine import CompiledEngine, EnginePredictions, PlainColumns, PredictionEngine
-from windvane.serving.compiled.tree_shap import TreeShap
+from windvane.serving.compiled.tree_shap import TreeShap, count_path_values
 from windvane.serving.signature import ModelSignature
 
 # The nodes of compiled trees with how many training rows came by: TreeShap's arrays.
 NODES_FILE = "nodes.npz"
-# Of models that are not compiled: orders in which a row's columns are exchanged for those of a stored row, forth and back.
-SAMPLED_ORDERS = 20
+# Of models that are estimated: orders in which a row's columns are exchanged for those of a stored row, forth and back.
+SAMPLED_ORDERS = 40
+# Trees whose paths hold more values are estimated too: exactly, one row would take seconds and a service's memory.
+MAX_EXACT_VALUES = 4_000_000
 # A smaller distance from the base is no distance.
 _LEAST_DISTANCE = 1e-9
 
@@ -107,7 +109,10 @@ class PredictionExplainer:
     def _form(self) -> str:
         recipe = self._recipe or {}
         form = str(recipe.get("of", recipe.get("form", "")))
-        known = form == "constant" or (form == "linear" and "center" in recipe) or self._nodes is not None
+        if form == "trees":
+            known = self._nodes is not None and count_path_values(self._node_arrays) <= MAX_EXACT_VALUES
+        else:
+            known = form == "constant" or (form == "linear" and "center" in recipe)
         return form if known else ""
 
     @cached_property
@@ -122,12 +127,16 @@ class PredictionExplainer:
             at += width
         return made
 
+    @property
+    def _node_arrays(self) -> dict[str, NDArray[Any]]:
+        assert self._nodes is not None
+        with np.load(io.BytesIO(self._nodes), allow_pickle=False) as arrays:
+            return dict(arrays)
+
     @cached_property
     def _trees(self) -> TreeShap:
-        assert self._nodes is not None
         assert self._recipe is not None
-        with np.load(io.BytesIO(self._nodes), allow_pickle=False) as arrays:
-            return TreeShap(dict(arrays), int(self._recipe["width"]))
+        return TreeShap(self._node_arrays, int(self._recipe["width"]))
 
     def _raw_effects(self, columns: PlainColumns) -> tuple[Array, Array] | None:
         """Base (outputs,) and effects (n, width, outputs) on the model's raw outputs; None where they are not known exactly."""

@@ -102,12 +102,30 @@ def _share_of_paths(paths: _Paths, tables: _Tables, values: Array) -> Array:
     return np.einsum("qp,qdp->dp", products, np.where(passes, tables.rest, tables.without))
 
 
+def count_path_values(trees: Mapping[str, Array]) -> int:
+    """How many values an explanation of one row takes at most: a factor per input on the path to each leaf, at each point."""
+    parent, node = _find_parents(trees), np.flatnonzero(trees["left"] < 0)
+    total = depth = 0
+    while len(above := parent[node][parent[node] >= 0]):
+        depth += 1
+        ends = len(node) - len(above)  # leaves whose path is over
+        total += ends * (depth - 1) * (depth // 2)
+        node = above
+    return total + len(node) * depth * ((depth + 1) // 2)
+
+
+def _find_parents(trees: Mapping[str, Array]) -> Array:
+    """The node above each (n,); -1 above roots."""
+    inner = np.flatnonzero(trees["left"] >= 0)
+    parent = np.full(len(trees["left"]), -1)
+    parent[trees["left"][inner]] = parent[trees["right"][inner]] = inner
+    return parent
+
+
 def _list_paths(trees: Mapping[str, Array]) -> tuple[list[_Paths], Array]:
     """The paths to all leaves, by how many inputs they read; and what leaves add (targets,) that are trees of their own."""
-    left, right, cover = trees["left"], trees["right"], trees["cover"]
-    inner, leaves = np.flatnonzero(left >= 0), np.flatnonzero(left < 0)
-    parent = np.full(len(left), -1)
-    parent[left[inner]] = parent[right[inner]] = inner
+    left, cover = trees["left"], trees["cover"]
+    leaves, parent = np.flatnonzero(left < 0), _find_parents(trees)
     edges: list[tuple[Array, ...]] = []
     path, node = np.arange(len(leaves)), leaves
     while len(path):

@@ -39,8 +39,8 @@ from windvane.tasks.ingest.cell_reading import UNNAMED, call_column, detect_deli
 
 # As many as a response in a second or two can hold; more is a matter for `windvane score`.
 MAX_REQUEST_ROWS = 10_000
-# Rows whose predictions are explained in one response: an explanation takes about a millisecond.
-MAX_EXPLAINED_ROWS = 1_000
+# Rows whose predictions are explained in one response: an explanation takes a millisecond, of a forest a hundred.
+MAX_EXPLAINED_ROWS = 100
 BODY_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 # With this, in `params` or behind the content type, unknown columns are dropped, as MLflow's server drops them.
 UNKNOWN_COLUMNS, DROP_UNKNOWN = "unknown_columns", "ignore"

@@ -16,7 +16,7 @@ from tests.tasks.models.test_features import ALL
 from windvane.serving.compiled import agreement, engine_files
 from windvane.serving.compiled.engine import CompiledEngine, EnginePredictions, PlainColumns
 from windvane.serving.compiled.explanations import Explanations, PredictionExplainer
-from windvane.serving.compiled.tree_shap import TreeShap
+from windvane.serving.compiled.tree_shap import TreeShap, count_path_values
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.class_balance import ClassBalance
 from windvane.tasks.models.features import FeatureColumns, conform_frame
@@ -153,6 +153,38 @@ def test_a_large_forest_is_explained_in_pieces_as_a_small_one(monkeypatch: pytes
     monkeypatch.setattr(tree_shap, "_TABLE_VALUES", 50)
     pieces, *_ = explained(fit("regression", "forest", SMALL["forest"], frame), "regression", ALL, frame)
     np.testing.assert_allclose(pieces.effects, whole.effects, rtol=1e-9, atol=1e-9 * np.abs(whole.effects).max())
+
+
+def test_a_forest_that_is_too_large_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    from windvane.serving.compiled import explanations
+
+    frame = taught("regression")
+    model = fit("regression", "forest", SMALL["forest"], frame)
+    exact, *_ = explained(model, "regression", ALL, frame)
+    monkeypatch.setattr(explanations, "MAX_EXACT_VALUES", 100)
+    found, predictions, _ = explained(model, "regression", ALL, frame)
+    assert (exact.exact, found.exact) == (True, False)
+    np.testing.assert_allclose(found.base + found.effects.sum(axis=1), predictions.values, rtol=1e-9)
+    assert np.corrcoef(found.effects.ravel(), exact.effects.ravel())[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("params", [{"max_depth": 1}, {"max_depth": 4}, {}])
+def test_values_on_paths_are_counted_before_they_are_made(params: dict[str, Any]) -> None:
+    from sklearn.tree import DecisionTreeRegressor
+
+    from windvane.serving.compiled.onnx_trees import read_sklearn_tree, stack_trees
+
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(200, 30))
+    tree = DecisionTreeRegressor(**params, random_state=0).fit(inputs, inputs[:, 0] + rng.normal(size=200)).tree_
+    nodes = stack_trees([read_sklearn_tree(tree, tree.value[:, 0, :])], 1)
+
+    def walk(node: int, depth: int) -> int:
+        if tree.children_left[node] < 0:
+            return depth * ((depth + 1) // 2)
+        return walk(tree.children_left[node], depth + 1) + walk(tree.children_right[node], depth + 1)
+
+    assert count_path_values(nodes) == walk(0, 0)
 
 
 def test_a_tree_without_a_split_only_moves_the_base() -> None:

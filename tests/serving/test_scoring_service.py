@@ -153,7 +153,7 @@ def test_what_few_rows_cannot_promise_is_refused(client: Client) -> None:
 
 
 def test_reasons_for_many_rows_are_left_to_score(client: Client) -> None:
-    refused = client.ask("POST", "/invocations?explain=1", json={"dataframe_records": ROWS[:1] * 1_001})
+    refused = client.ask("POST", "/invocations?explain=1", json={"dataframe_records": ROWS[:1] * 101})
     assert refused.status_code == 413
     assert "`windvane score --explain`" in refused.json()["message"]
 
