@@ -204,9 +204,7 @@ def test_in_an_empty_folder_only_the_named_files_are_left(programs: Path, tmp_pa
     assert lying == ours | {"houses.csv", "new.csv", "scored.csv"}
 
 
-def test_from_init_to_up_nothing_of_the_users_is_shadowed_imported_or_overwritten(
-    programs: Path, tmp_path: Path
-) -> None:
+def test_nothing_of_the_users_is_shadowed_imported_or_overwritten(programs: Path, tmp_path: Path) -> None:
     folder = Installed(tmp_path / "project", programs)
     root = folder.path
     table(root / "data" / "table.csv")
