@@ -92,7 +92,7 @@ class ResponseOptions:
 
 
 PLAIN_RESPONSE = ResponseOptions()
-_LEVEL = re.compile(r"0?\.[0-9]{1,6}")
+_NUMBER = re.compile(r"[0-9]{0,20}\.?[0-9]{1,40}([eE]-?[0-9]{1,3})?")
 
 
 def parse_response_options(query: bytes) -> ResponseOptions:
@@ -104,7 +104,7 @@ def parse_response_options(query: bytes) -> ResponseOptions:
     if not (explain.isascii() and explain.isdigit() and len(explain) < 7):
         raise RequestRefused("explain: must be how many columns are named, such as ?explain=5")
     level = values.get("interval")
-    if level is not None and not (_LEVEL.fullmatch(level) and 0 < float(level) < 1):
+    if level is not None and not (_NUMBER.fullmatch(level) and 0 < float(level) < 1):
         raise RequestRefused("interval: must be a level between 0 and 1, such as ?interval=0.9")
     return ResponseOptions(int(explain), None if level is None else float(level))
 
