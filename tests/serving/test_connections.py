@@ -260,7 +260,7 @@ def test_more_whole_requests_than_it_can_take_are_told_to_come_again(service: ap
     begun, go = asyncio.Event(), asyncio.Event()
 
     class Slow:
-        async def respond(self, body: bytes, content_type: str) -> Any:
+        async def respond(self, body: bytes, content_type: str, options: Any = None) -> Any:
             begun.set()
             await go.wait()
             raise app.RequestRefused("slow", 503)
