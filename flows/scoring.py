@@ -63,6 +63,11 @@ class ScoringOptions:
     explain: int = 0
     interval: float | None = None
 
+    @property
+    def suffix(self) -> str:
+        """What finished pieces hold beside predictions, as a part of their folder's name."""
+        return f"-{self.explain}-{self.interval}" if self.explain or self.interval is not None else ""
+
 
 def score_file(
     project: Project, source: Path, target: Path, options: ScoringOptions, console: Console
@@ -74,7 +79,8 @@ def score_file(
     began = time.monotonic()
     check_score_files(source, target)
     version = require_champion(project)
-    work = project.home / "scoring" / _hash_work(source, version, options)
+    name = _hash_work(source, version, options.log)
+    work = project.home / "scoring" / f"{name}{options.suffix}"
     with ExitStack() as stack:
         writer = None
         if options.log:
@@ -120,8 +126,10 @@ class _Scorer:
     ) -> None:
         self._problem, self._version, self._source = project.settings.problem, version, source
         self._work, self._writer = work, writer
-        self.engine, self._signature, self._predict = _choose_engine(project, version)
-        self._adders = _load_adders(project, version, options)
+        content = model_files.verify_folder(project.stored(version), version.manifest_sha256, engine_files.ENGINE_FILES)
+        form = engine_files.read_engine_files(content)
+        self.engine, self._signature, self._predict = _choose_engine(project, version, form)
+        self._adders = _load_adders(project, version, form, options)
         self._piece = self.rows = self.found = 0
 
     def scored(self, table: pa.Table) -> pa.Table:
@@ -163,8 +171,9 @@ class _Scorer:
         return names
 
     def _make_ids(self, rows: int) -> list[str]:
-        """Made from the file and the rows' places, so that the same file has the same ids."""
-        return [f"{self._work.name}-{i}" for i in range(self.rows, self.rows + rows)]
+        """Made from the file and the rows' places, so that the same file has the same ids, with reasons and without."""
+        name = self._work.name.partition("-")[0]
+        return [f"{name}-{i}" for i in range(self.rows, self.rows + rows)]
 
     def _predicted(self, table: pa.Table, names: dict[str, str]) -> pd.DataFrame:
         signature, rows = self._signature, self.rows
@@ -247,11 +256,9 @@ def _read_cells(cells: pa.ChunkedArray, text: InputReader, typed: InputReader) -
 
 
 def _choose_engine(
-    project: Project, version: Version
+    project: Project, version: Version, form: engine_files.StoredEngine | None
 ) -> tuple[str, ModelSignature, Callable[[PlainColumns], EnginePredictions]]:
     """The engine that is faster on large batches of this version, by name, the version's signature, and what predicts with it."""
-    content = model_files.verify_folder(project.stored(version), version.manifest_sha256, engine_files.ENGINE_FILES)
-    form = engine_files.read_engine_files(content)
     if form is not None and form.compiled is not None and (version.facts.bulk or {}).get("engine") == "compiled":
         return "compiled", form.signature, form.compiled.predict
     signature = make_signature_from_facts(version) if form is None else form.signature
@@ -264,16 +271,17 @@ def _choose_engine(
     return "scikit-learn", signature, predict
 
 
-def _load_adders(project: Project, version: Version, options: ScoringOptions) -> list[ColumnAdder]:
+def _load_adders(
+    project: Project, version: Version, form: engine_files.StoredEngine | None, options: ScoringOptions
+) -> list[ColumnAdder]:
     """What adds columns to predictions: reasons and intervals. Raises InputError for a version that was stored without them."""
     if not options.explain and options.interval is None:
         return []
-    folder, digest = project.stored(version), version.manifest_sha256
-    form = engine_files.read_engine_files(model_files.verify_folder(folder, digest, engine_files.ENGINE_FILES))
     lacks = f"version {version.version} was stored without what it needs. Train again with `windvane train`"
     if form is None:
         raise InputError(f"--explain, --interval: {lacks}")
     kind, adders = version.facts.kind, list[ColumnAdder]()
+    folder, digest = project.stored(version), version.manifest_sha256
     engine = form.compiled or engine_files.ScikitLearnEngine(folder, digest, kind, form.signature)
     if options.explain:
         explainer = form.make_explainer(engine)
@@ -289,8 +297,8 @@ def _load_adders(project: Project, version: Version, options: ScoringOptions) ->
     return adders
 
 
-def _hash_work(source: Path, version: Version, options: ScoringOptions) -> str:
+def _hash_work(source: Path, version: Version, log: bool) -> str:
     """Names this work: another file, a changed one or another version is other work."""
     at = source.stat()
-    outputs = f"{source.resolve()}\0{at.st_size}\0{at.st_mtime_ns}\0{version.manifest_sha256}\0{options}"
+    outputs = f"{source.resolve()}\0{at.st_size}\0{at.st_mtime_ns}\0{version.manifest_sha256}\0{log}"
     return hashlib.sha256(outputs.encode()).hexdigest()[:24]

@@ -107,6 +107,16 @@ def test_predictions_come_with_their_reasons(root: Path, engine: str) -> None:
     assert "reason_1" not in pd.read_csv(root / "plain.csv")
 
 
+def test_a_row_is_recorded_once_with_reasons_and_without(root: Path) -> None:
+    ids = []
+    for options in (scoring.ScoringOptions(True), scoring.ScoringOptions(True, explain=2, interval=0.5)):
+        scoring.score_file(Project(root), root / "in.csv", root / "out.csv", options, Console(False))
+        ids.append(pd.read_csv(root / "out.csv")["id"].tolist())
+    assert ids[0] == ids[1]
+    kept = list(read_labelled_predictions(Project(root).ledger, PROJECT, PredictionQuery(unlabelled=True)))
+    assert len(kept) == 300
+
+
 def test_predictions_come_with_what_may_be_true(root: Path) -> None:
     def scored(level: float) -> pd.DataFrame:
         scoring.score_file(
