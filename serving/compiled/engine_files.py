@@ -27,7 +27,7 @@ from windvane.serving.compiled.engine import (
     PlainColumns,
     PredictionEngine,
 )
-from windvane.serving.compiled.explanations import NODES_FILE, PredictionExplainer, pack_nodes
+from windvane.serving.compiled.explanations import NODES_FILE, PredictionExplainer, pack_arrays
 from windvane.serving.compiled.intervals import (
     DISTANCE_FILE,
     SCORES_FILE,
@@ -164,7 +164,7 @@ def build_engine_files(
         if found.accepted:
             content["compiled"], compiled = made.recipe, engine
             if made.trees is not None and made.nodes is not None:
-                written = {TREES_FILE: made.trees, NODES_FILE: pack_nodes(made.nodes)}
+                written = {TREES_FILE: made.trees, NODES_FILE: pack_arrays(made.nodes)}
             elif "weights" in made.recipe["model"]:
                 center = engine.matrix(convert_to_plain_columns(compared, signature)).mean(axis=0)
                 content["compiled"] = {**made.recipe, "center": center.tolist()}

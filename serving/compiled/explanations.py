@@ -109,10 +109,7 @@ class PredictionExplainer:
     def _form(self) -> str:
         recipe = self._recipe or {}
         form = str(recipe.get("of", recipe.get("form", "")))
-        if form == "trees":
-            known = self._nodes is not None and count_path_values(self._node_arrays) <= MAX_EXACT_VALUES
-        else:
-            known = form == "constant" or (form == "linear" and "center" in recipe)
+        known = form == "constant" or (form == "linear" and "center" in recipe) or self._trees is not None
         return form if known else ""
 
     @cached_property
@@ -127,16 +124,13 @@ class PredictionExplainer:
             at += width
         return made
 
-    @property
-    def _node_arrays(self) -> dict[str, NDArray[Any]]:
-        assert self._nodes is not None
-        with np.load(io.BytesIO(self._nodes), allow_pickle=False) as arrays:
-            return dict(arrays)
-
     @cached_property
-    def _trees(self) -> TreeShap:
-        assert self._recipe is not None
-        return TreeShap(self._node_arrays, int(self._recipe["width"]))
+    def _trees(self) -> TreeShap | None:
+        """None without nodes, and where their paths are too large."""
+        if self._nodes is None or self._recipe is None:
+            return None
+        nodes = unpack_arrays(self._nodes)
+        return TreeShap(nodes, int(self._recipe["width"])) if count_path_values(nodes) <= MAX_EXACT_VALUES else None
 
     def _raw_effects(self, columns: PlainColumns) -> tuple[Array, Array] | None:
         """Base (outputs,) and effects (n, width, outputs) on the model's raw outputs; None where they are not known exactly."""
@@ -150,6 +144,7 @@ class PredictionExplainer:
         if self._form == "linear":
             weights, center = np.array(model["weights"], dtype="float64").T, np.array(self._recipe["center"])
             return center @ weights + np.array(model["intercept"]), (inputs - center)[:, :, None] * weights
+        assert self._trees is not None
         divide = float(model.get("divide", 1))
         base = self._trees.base / divide + np.array(model["baseline"], dtype="float64")
         return base, self._trees.explain(inputs) / divide
@@ -234,11 +229,17 @@ class PredictionExplainer:
         return Explanations(self._columns, scale, False, np.array(bases), np.array(effects))
 
 
-def pack_nodes(nodes: Mapping[str, NDArray[Any]]) -> bytes:
-    """The content of NODES_FILE."""
+def pack_arrays(arrays: Mapping[str, Any]) -> bytes:
+    """Arrays by name as the content of a file."""
     packed = io.BytesIO()
-    np.savez_compressed(packed, allow_pickle=False, **nodes)
+    np.savez_compressed(packed, allow_pickle=False, **arrays)
     return packed.getvalue()
+
+
+def unpack_arrays(packed: bytes) -> dict[str, NDArray[Any]]:
+    """What pack_arrays() was given. Nothing is opened by pickle."""
+    with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _build_back(back: list[list[Any]]) -> Callable[[Array], Array]:

@@ -8,8 +8,7 @@ al., Journal of the American Statistical Association 2018); a class's is what it
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from windvane.serving.compiled.engine import (
     PredictionEngine,
     start_trees,
 )
+from windvane.serving.compiled.explanations import pack_arrays, unpack_arrays
 
 if TYPE_CHECKING:
     from windvane.tasks.models.problem_types.definitions import Predictions
@@ -107,7 +107,7 @@ class PredictionIntervals:
     def find_limit(self, level: float) -> float:
         """The score that a share of `level` of all rows to come keeps, if they are like the held-out ones. Raises TooFewScores."""
         scores = self._scores["scores"]
-        place = int(np.ceil((len(scores) + 1) * level - 1e-9))
+        place = max(1, int(np.ceil((len(scores) + 1) * level - 1e-9)))
         if place > len(scores):
             most = len(scores) / (len(scores) + 1)
             raise TooFewScores(
@@ -117,8 +117,7 @@ class PredictionIntervals:
 
     @cached_property
     def _scores(self) -> dict[str, Array]:
-        with np.load(io.BytesIO(self._stored), allow_pickle=False) as arrays:
-            return dict(arrays)
+        return unpack_arrays(self._stored)
 
     @cached_property
     def _distances(self) -> Callable[[PlainColumns], Array]:
@@ -136,16 +135,16 @@ def build_interval_files(engine: CompiledEngine | None, held: HeldOutRows) -> di
         assert predictions.classes is not None
         right = held.truth[:, None] == predictions.classes[None, :]
         scores = 1 - np.where(right, predictions.proba, 0.0).sum(axis=1)
-        return {SCORES_FILE: _pack({"scores": np.sort(scores[-MAX_SCORES:])})}
+        return {SCORES_FILE: pack_arrays({"scores": np.sort(scores[-MAX_SCORES:])})}
     off = np.abs(held.truth.astype("float64") - predictions.value.astype("float64"))
     mean = max(float(off.mean()), 1e-12)
     if engine is None or rows < MIN_DISTANCE_ROWS:
-        return {SCORES_FILE: _pack({"scores": np.sort(off[-MAX_SCORES:] / mean), "mean": np.float64(mean)})}
+        return {SCORES_FILE: pack_arrays({"scores": np.sort(off[-MAX_SCORES:] / mean), "mean": np.float64(mean)})}
     trees, baseline = _fit_distances(engine, held.columns, off, mean)
     usual = np.maximum(_run_trees(trees, baseline)(engine.matrix(held.columns)), _LEAST_DISTANCE * mean)
     scores = (off / usual)[1::2]
     packed = {"scores": np.sort(scores[-MAX_SCORES:]), "mean": np.float64(mean), "baseline": np.float64(baseline)}
-    return {SCORES_FILE: _pack(packed), DISTANCE_FILE: trees}
+    return {SCORES_FILE: pack_arrays(packed), DISTANCE_FILE: trees}
 
 
 def _fit_distances(engine: CompiledEngine, columns: PlainColumns, off: Array, mean: float) -> tuple[bytes, float]:
@@ -166,9 +165,3 @@ def _fit_distances(engine: CompiledEngine, columns: PlainColumns, off: Array, me
 def _run_trees(trees: bytes, baseline: float) -> Callable[[Array], Array]:
     run = start_trees(trees)
     return lambda inputs: np.asarray(run(inputs)[:, 0] + baseline)
-
-
-def _pack(arrays: Mapping[str, Any]) -> bytes:
-    packed = io.BytesIO()
-    np.savez_compressed(packed, allow_pickle=False, **arrays)
-    return packed.getvalue()

@@ -93,6 +93,12 @@ def test_few_rows_share_one_width_and_cannot_promise_everything() -> None:
         bounds(made, rows(100, 3), 0.99)
 
 
+def test_a_tiny_level_is_the_smallest_score_and_no_wide_one() -> None:
+    made, fresh = stored("regression", "linear", rows(50, 2)), rows(100, 3)
+    tiny, half = bounds(made, fresh, 1e-300), bounds(made, fresh, 0.5)
+    assert ((tiny.high - tiny.low) < (half.high - half.low)).all()
+
+
 def test_what_is_not_compiled_has_intervals_of_one_width() -> None:
     held = rows(MIN_DISTANCE_ROWS * 2, 2)
     made = stored("regression", "linear", held, compiled=False)
