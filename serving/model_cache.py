@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -131,14 +132,6 @@ class ModelCache:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def load_stored_engine(folder: Path, manifest_sha256: str, kind: str) -> PredictionEngine:
-    """The engine of a stored version, tried, outside the service. Raises Corrupted."""
-    content = model_files.read_verified_files(folder, manifest_sha256, engine_files.ENGINE_FILES)
-    if (form := engine_files.read_engine_files(content)) is None:
-        raise Corrupted(f"{folder}: holds no {ENGINE_FILE} of this release")
-    return _load_tested_engine(form, folder, manifest_sha256, kind)
-
-
 def _load_tested_engine(
     form: engine_files.StoredEngine, folder: Path, manifest_sha256: str, kind: str
 ) -> PredictionEngine:
@@ -208,13 +201,28 @@ def _read_peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def _load_whole_version(folder: Path, manifest_sha256: str, kind: str) -> Any:
+    """A stored version as it is once it has responded, with reasons and intervals too."""
+    content = model_files.read_verified_files(folder, manifest_sha256, engine_files.ENGINE_FILES)
+    if (form := engine_files.read_engine_files(content)) is None:
+        raise Corrupted(f"{folder}: holds no {ENGINE_FILE} of this release")
+    engine = _load_tested_engine(form, folder, manifest_sha256, kind)
+    explainer, intervals = form.make_explainer(engine), form.make_intervals(engine)
+    row = [values[:1] for values in form.sample]
+    predictions = engine.predict(row)
+    explainer.explain(row, predictions)
+    if intervals is not None:
+        intervals.find_bounds(row, predictions, 0.5)
+    return engine, explainer, intervals
+
+
 def print_model_memory(folder: str, manifest_sha256: str, kind: str) -> None:
-    """Import what a scorer has before it loads a version; load; print the difference as JSON."""
+    """Import what a scorer has before it loads a version; load, respond in each way; print the difference as JSON."""
     import onnxruntime  # noqa: F401
     import orjson  # noqa: F401
 
     before = read_process_memory()
-    loaded = load_stored_engine(Path(folder), manifest_sha256, kind)
+    loaded = _load_whole_version(Path(folder), manifest_sha256, kind)
     peak = _read_peak_memory()
     gc.collect()
     release_freed_memory()
