@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +31,7 @@ from windvane.ledger.predictions import InvalidPrediction, Prediction
 from windvane.ledger.versions import Version
 from windvane.serving.compiled import engine_files
 from windvane.serving.compiled.engine import EnginePredictions, PlainColumns
+from windvane.serving.compiled.explanations import PredictionExplainer
 from windvane.serving.compiled.intervals import TooFewScores
 from windvane.serving.http.invocations import choose_recorded_values, make_recorded_outputs
 from windvane.serving.model_cache import make_signature_from_facts
@@ -49,6 +51,8 @@ OUTPUT_PROBABILITY_PREFIX = "probability_"
 # The column with the ids that were made for the ledger, and how it is called where the file has such a column of its own.
 OUTPUT_ID_COLUMNS = ("id", "prediction_id")
 ColumnAdder = Callable[[PlainColumns, EnginePredictions], dict[str, Any]]
+# Rows that are explained at a time.
+EXPLAINED_ROWS = 500
 # No value, as the word inf in a text table is none.
 _INFINITE = (math.inf, -math.inf)
 
@@ -88,7 +92,7 @@ def score_file(
         work.mkdir(parents=True, exist_ok=True)
         scratch = Path(stack.enter_context(TemporaryDirectory(dir=work)))
         file = open_scored_file(source, scratch, project.settings.data.format)
-        scorer = _Scorer(project, version, source, work, writer, options)
+        scorer = _Scorer(project, version, source, work, writer, options, console)
 
         def scored() -> Iterator[tuple[RowPiece, pa.Table]]:
             for piece in read_pieces(file, scratch):
@@ -123,13 +127,14 @@ class _Scorer:
         work: Path,
         writer: PredictionWriter | None,
         options: ScoringOptions,
+        console: Console,
     ) -> None:
         self._problem, self._version, self._source = project.settings.problem, version, source
         self._work, self._writer = work, writer
         content = model_files.verify_folder(project.stored(version), version.manifest_sha256, engine_files.ENGINE_FILES)
         form = engine_files.read_engine_files(content)
         self.engine, self._signature, self._predict = _choose_engine(project, version, form)
-        self._adders = _load_adders(project, version, form, options)
+        self._adders = _load_adders(project, version, form, options, console)
         self._piece = self.rows = self.found = 0
 
     def scored(self, table: pa.Table) -> pa.Table:
@@ -272,7 +277,11 @@ def _choose_engine(
 
 
 def _load_adders(
-    project: Project, version: Version, form: engine_files.StoredEngine | None, options: ScoringOptions
+    project: Project,
+    version: Version,
+    form: engine_files.StoredEngine | None,
+    options: ScoringOptions,
+    console: Console,
 ) -> list[ColumnAdder]:
     """What adds columns to predictions: reasons and intervals. Raises InputError for a version that was stored without them."""
     if not options.explain and options.interval is None:
@@ -284,8 +293,7 @@ def _load_adders(
     folder, digest = project.stored(version), version.manifest_sha256
     engine = form.compiled or engine_files.ScikitLearnEngine(folder, digest, kind, form.signature)
     if options.explain:
-        explainer = form.make_explainer(engine)
-        adders.append(lambda plain, said: explainer.explain(plain, said).list_columns(options.explain))
+        adders.append(_make_reason_adder(form.make_explainer(engine), options.explain, console))
     if (level := options.interval) is not None:
         if (intervals := form.make_intervals(engine)) is None:
             raise InputError(f"--interval: {lacks}")
@@ -295,6 +303,22 @@ def _load_adders(
             raise InputError(f"--interval: {e}. Choose a lower level") from None
         adders.append(lambda plain, said: intervals.find_bounds(plain, said, level).list_columns())
     return adders
+
+
+def _make_reason_adder(explainer: PredictionExplainer, count: int, console: Console) -> ColumnAdder:
+    """Explains some rows at a time: they take milliseconds each, and people see how far it is."""
+
+    def add(plain: PlainColumns, predictions: EnginePredictions) -> dict[str, Any]:
+        parts, rows = list[dict[str, Any]](), len(predictions.values)
+        for start in range(0, rows, EXPLAINED_ROWS):
+            piece = slice(start, start + EXPLAINED_ROWS)
+            proba = None if predictions.proba is None else predictions.proba[piece]
+            some = EnginePredictions(predictions.values[piece], proba)
+            parts.append(explainer.explain([values[piece] for values in plain], some).list_columns(count))
+            console.working(f"{min(start + EXPLAINED_ROWS, rows):,} of {rows:,} rows of a piece explained")
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    return add
 
 
 def _hash_work(source: Path, version: Version, log: bool) -> str:

@@ -111,7 +111,7 @@ class PredictionIntervals:
         if place > len(scores):
             most = len(scores) / (len(scores) + 1)
             raise TooFewScores(
-                f"{len(scores):,} rows were held out, which can promise at most {np.floor(most * 1000) / 1000:g}"
+                f"the scores of {len(scores):,} held-out rows can promise at most {np.floor(most * 1000) / 1000:g}"
             )
         return float(scores[place - 1])
 

@@ -92,7 +92,8 @@ def test_classes_are_scored_alike_by_both_engines(tmp_path: Path, engine: str) -
 
 
 @pytest.mark.parametrize("engine", ["compiled", "scikit-learn"])
-def test_predictions_come_with_their_reasons(root: Path, engine: str) -> None:
+def test_predictions_come_with_their_reasons(root: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "EXPLAINED_ROWS", 15)
     bulk(root, engine)
     options = scoring.ScoringOptions(explain=2)
     scoring.score_file(Project(root), root / "in.parquet", root / "out.csv", options, Console(False))

@@ -89,7 +89,7 @@ def test_few_rows_share_one_width_and_cannot_promise_everything() -> None:
     made = stored("regression", "linear", rows(50, 2))
     found = bounds(made, rows(100, 3), 0.9)
     assert np.ptp(found.high - found.low) == pytest.approx(0, abs=1e-9)
-    with pytest.raises(TooFewScores, match=r"50 rows were held out, which can promise at most 0\.98"):
+    with pytest.raises(TooFewScores, match=r"the scores of 50 held-out rows can promise at most 0\.98"):
         bounds(made, rows(100, 3), 0.99)
 
 

@@ -149,7 +149,9 @@ def test_a_level_lies_between_0_and_1(client: Client, wrong: str) -> None:
 def test_what_few_rows_cannot_promise_is_refused(client: Client) -> None:
     refused = client.ask("POST", "/invocations?interval=0.9999", json={"dataframe_records": ROWS})
     assert refused.status_code == 400
-    assert "300 rows were held out, which can promise at most 0.996. Choose a lower level" in refused.json()["message"]
+    assert (
+        "the scores of 300 held-out rows can promise at most 0.996. Choose a lower level" in refused.json()["message"]
+    )
 
 
 def test_reasons_for_many_rows_are_left_to_score(client: Client) -> None:
