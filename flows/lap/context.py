@@ -199,7 +199,7 @@ def finish_lap(lap: LapContext, outcome: LapOutcome) -> None:
     if lap.decision is not None:
         decisions.finish_claimed_decision(engine, lap.lease, lap.id, "skipped", f"no new rows: {outcome.reason}")
     laps.record_lap_end(engine, lap.id, "finished", outcome.to_json())
-    if lap.decision is not None or outcome.verdict == "promoted":
+    if lap.decision is not None or outcome.verdict in ("promoted", "refused"):
         notifications.notify_of_lap(lap.project, outcome)
     if keep is not None:
         predictions.expire_predictions(engine, lap.project.name, keep)

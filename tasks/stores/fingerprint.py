@@ -16,8 +16,18 @@ from windvane.tasks.settings.own_code_names import (
 )
 from windvane.tasks.settings.project_params import Settings
 
-# The rooms of tasks/ that decide which rows a model learns from, and how.
-MODEL_CODE = ("ingest", "validate", "split", "models", "search")
+# What decides which rows a model learns from, and how, from the folder of the rooms: whole rooms of tasks/, and of others the files
+# that fit the model which serves, or choose its rows and configuration.
+MODEL_CODE = (
+    "tasks/ingest",
+    "tasks/validate",
+    "tasks/split",
+    "tasks/models",
+    "tasks/search",
+    "tasks/evaluation/model_evaluation.py",
+    "tasks/evaluation/out_of_fold.py",
+    "flows/lap/model_steps.py",
+)
 # Libraries whose release can change a fitted model. Their installed versions count, not those of constraints.txt:
 # an installation without the constraints is another environment.
 MODEL_LIBRARIES = (
@@ -66,10 +76,11 @@ def hash_gate_settings(settings: Settings) -> str:
 
 def hash_model_code() -> str:
     """Hash of the code that shapes a model; not of the commit, or an edit of the README would refit."""
-    folder = Path(__file__).parents[1]
+    folder = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for name in MODEL_CODE:
-        for path in sorted((folder / name).rglob("*.py")):
+        found = folder / name
+        for path in sorted(found.rglob("*.py")) if found.is_dir() else (found,):
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
