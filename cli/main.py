@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -73,6 +72,8 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
             with Console(as_json) as console:
                 place = {"root": root} if work.__code__.co_varnames[0] == "root" else {"project": Project(root)}
                 content = work(**place, console=console, **options)
+                if as_json and content is not None:
+                    console.print_result(content)
         except Exception as e:
             known = e if isinstance(e, WindvaneError) else errors.explain_disk_error(e, Path.cwd() / io.STATE_FOLDER)
             if known is None:
@@ -82,8 +83,6 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
         except KeyboardInterrupt:
             click.echo("windvane: stopped by you. What was finished is kept; run the command again to go on", err=True)
             sys.exit(130)
-        if as_json and content is not None:
-            click.echo(json.dumps(content, default=str))
         if content is not None and content.get("ok") is False:  # `check` found something to fix
             sys.exit(2)
 

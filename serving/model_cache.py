@@ -25,6 +25,7 @@ from windvane.serving.compiled.engine_files import ScikitLearnEngine
 from windvane.serving.compiled.explanations import PredictionExplainer
 from windvane.serving.compiled.intervals import PredictionIntervals
 from windvane.serving.signature import InputColumn, ModelSignature
+from windvane.tasks.console import Console
 from windvane.tasks.errors import Corrupted, WindvaneError
 from windvane.tasks.models.problem_types.definitions import Predictions
 from windvane.tasks.settings.serving_section import format_size
@@ -221,14 +222,15 @@ def print_model_memory(folder: str, manifest_sha256: str, kind: str) -> None:
     import onnxruntime  # noqa: F401
     import orjson  # noqa: F401
 
-    before = read_process_memory()
-    loaded = _load_whole_version(Path(folder), manifest_sha256, kind)
-    peak = _read_peak_memory()
-    gc.collect()
-    release_freed_memory()
-    weight = ModelMemory(max(_MIN_BYTES, peak - before), max(_MIN_BYTES, read_process_memory() - before))
-    assert loaded is not None  # it is still here
-    print(json.dumps(asdict(weight)))
+    with Console(json=True) as console:  # the user's own code may print
+        before = read_process_memory()
+        loaded = _load_whole_version(Path(folder), manifest_sha256, kind)
+        peak = _read_peak_memory()
+        gc.collect()
+        release_freed_memory()
+        weight = ModelMemory(max(_MIN_BYTES, peak - before), max(_MIN_BYTES, read_process_memory() - before))
+        assert loaded is not None  # it is still here
+        console.print_result(asdict(weight))
 
 
 if __name__ == "__main__":

@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
+import json
 import math
+import os
 import sys
 import textwrap
 import time
-from typing import IO, TYPE_CHECKING, Any, Self
+from collections.abc import Mapping
+from typing import IO, TYPE_CHECKING, Any, Self, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console as Terminal
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+_STDOUT, _STDERR = 1, 2
 # Without a live display, a sign of life this often.
 LOG_INTERVAL_SECONDS = 5.0
 # Characters of a line: a verdict with its reason is a paragraph.
@@ -28,20 +33,54 @@ _STATE_STYLES = {"ready": "green", "died": "red"}
 
 
 class Console:
-    """Lines for people, and on a terminal one live line below them. With `--json` everything goes to standard error."""
+    """Lines for people, and on a terminal one live line below them. With `--json` everything goes to standard error: within the context
+    also what libraries, the user's own code and child processes print to standard output, which print_result() alone reaches.
+    """
 
     def __init__(self, json: bool = False) -> None:
         self.json = json
+        # Standard output as it was: the object, and a copy of its descriptor. None: nothing is diverted.
+        self._kept: tuple[TextIO, int] | None = None
         self._out: IO[str] = sys.stderr if json else sys.stdout
         self._display: Live | None = None
         self._started = self._told = time.monotonic()
 
     def __enter__(self) -> Self:
+        if self.json:
+            self._divert_output()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the terminal as it was, whatever comes next."""
+        """Leave the terminal and standard output as they were, whatever comes next."""
         self.clear()
+        self._restore_output()
+
+    def print_result(self, content: Mapping[str, Any]) -> None:
+        """Print the one JSON object of a command with `--json`, on standard output; what is no number is null."""
+        plain = json.loads(json.dumps(content, default=str), parse_constant=lambda _: None)
+        diverted = self._restore_output()
+        print(json.dumps(plain), flush=True)
+        if diverted:
+            self._divert_output()
+
+    def _divert_output(self) -> None:
+        if sys.stdout is None or sys.stderr is None:  # closed by who called
+            return
+        sys.stdout.flush()
+        self._kept = (sys.stdout, os.dup(_STDOUT))
+        os.dup2(_STDERR, _STDOUT)
+        sys.stdout = sys.stderr
+
+    def _restore_output(self) -> bool:
+        """Whether it was diverted."""
+        if self._kept is None:
+            return False
+        ctypes.CDLL(None).fflush(None)  # what libraries in C have printed and not written yet
+        sys.stdout, copy = self._kept
+        self._kept = None
+        os.dup2(copy, _STDOUT)
+        os.close(copy)
+        return True
 
     @property
     def live(self) -> bool:

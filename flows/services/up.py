@@ -93,7 +93,7 @@ def _supervise_until_stopped(
             links = _format_links(project, supervised, credentials, console.live)
             screen.print("\n".join([f"  all ready; Ctrl-C stops{events}", *links]))
             if console.json:
-                print(json.dumps(_make_json_result(project, supervised, clock)), flush=True)
+                console.print_result(_make_json_result(project, supervised, clock))
         time.sleep(STEP_INTERVAL_SECONDS)
 
 

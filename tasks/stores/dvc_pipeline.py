@@ -25,6 +25,8 @@ LOCK_FILE = "dvc.lock"
 SPLIT_STAGE = "split"
 # What the ingest stage may depend on: the local source, and what was fetched from another (tasks/sources/snapshot.py).
 INGEST_INPUTS = ("${data.source}", (DATA_FOLDER / "raw").as_posix())
+# Decides the gaps between splits, and may be left out of params.yaml: DVC takes no param that is not there.
+LABEL_DELAY_PARAM = "monitor.label_delay"
 # What `windvane init` writes into an empty folder: the pipeline of this project itself.
 # Not under the name that DVC expects: in a checkout it would be a second pipeline.
 PIPELINE_TEMPLATE = Path(windvane.__file__).parent / "pipeline.yaml"
@@ -85,18 +87,30 @@ def set_ingest_inputs(root: Path, wanted: Sequence[str]) -> None:
     path = root / PIPELINE_FILE
     prepare_dvc_folder(root)
     text = path.read_text(encoding="utf-8")
-    items = _ingest_deps(text)
+    items = _list_entries(text, "ingest", "deps")
     ours = [item for item in items if item.value in INGEST_INPUTS]
     if not ours or [item.value for item in ours] == list(wanted):
         return
     indent = text[text.rfind("\n", 0, ours[0].start_mark.index) + 1 : ours[0].start_mark.index]
-    # From the last to the first, so that earlier places stay where they are.
-    for extra in reversed(ours[1:]):
-        start = text.rfind("\n", 0, extra.start_mark.index)
-        end = text.find("\n", extra.end_mark.index)
-        text = text[:start] + text[end if end >= 0 else len(text) :]
-    first = ours[0]
+    text, first = _drop_entries(text, ours[1:]), ours[0]
     changed = text[: first.start_mark.index] + f"\n{indent}".join(wanted) + text[first.end_mark.index :]
+    write_whole(path, lambda part: part.write_text(changed, encoding="utf-8"))
+
+
+def _follow_label_delay(root: Path) -> None:
+    """Let the split stage of dvc.yaml follow monitor.label_delay where params.yaml gives it, and only there."""
+    path = root / PIPELINE_FILE
+    text = path.read_text(encoding="utf-8")
+    items = _list_entries(text, SPLIT_STAGE, "params")
+    ours = [item for item in items if item.value == LABEL_DELAY_PARAM]
+    monitor = project_params.read_params(root / project_params.PARAMS_FILE).get("monitor")
+    given = isinstance(monitor, dict) and "label_delay" in monitor
+    if not items or given == bool(ours):
+        return
+    changed, at = _drop_entries(text, ours), items[0].start_mark.index
+    if given:
+        indent = text[text.rfind("\n", 0, at) + 1 : at]
+        changed = f"{text[:at]}{LABEL_DELAY_PARAM}\n{indent}{text[at:]}"
     write_whole(path, lambda part: part.write_text(changed, encoding="utf-8"))
 
 
@@ -136,17 +150,27 @@ def _storage_errors() -> tuple[type[Exception], ...]:
     return (BotoCoreError, ClientError)
 
 
-def _ingest_deps(text: str) -> list[Any]:
-    """The entries under stages, ingest, deps, each with its place in the text; none where there is no such list."""
+def _list_entries(text: str, stage: str, key: str) -> list[Any]:
+    """The plain entries of a stage's list, such as its deps, each with its place in the text; none where there is no such list."""
     try:
         node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError:  # DVC reports what is wrong with it
         return []
-    for name in ("stages", "ingest", "deps"):
+    for name in ("stages", stage, key):
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
         node = next((value for key, value in pairs if key.value == name), None)
     block = isinstance(node, yaml.SequenceNode) and not node.flow_style
     return [item for item in node.value if isinstance(item, yaml.ScalarNode)] if block else []
+
+
+def _drop_entries(text: str, items: Sequence[Any]) -> str:
+    """The text without the lines of these entries."""
+    # From the last to the first, so that earlier places stay where they are.
+    for item in reversed(items):
+        start = text.rfind("\n", 0, item.start_mark.index)
+        end = text.find("\n", item.end_mark.index)
+        text = text[:start] + text[end if end >= 0 else len(text) :]
+    return text
 
 
 @contextmanager
@@ -161,6 +185,7 @@ def open_dvc_pipeline(root: Path) -> Iterator[DvcPipeline]:
         logging.getLogger(name).setLevel(logging.ERROR)
     project_params.require_recorded_sections(root / project_params.PARAMS_FILE)
     prepare_dvc_folder(root)
+    _follow_label_delay(root)
     try:
         with Repo(os.fspath(root.resolve())) as repo, repo.lock:
             if not repo.config["cache"].get("shared"):
@@ -191,6 +216,7 @@ class DvcPipeline:
         graph_order = [s for s in repo.index.stages if getattr(s, "name", None) in own and os.fspath(s.path) == file]
         self._stages = {stage.name: stage for stage in _in_order(graph_order)}
         self._complete()
+        self._dropped = self._find_dropped_params()
 
     def _complete(self) -> None:
         """Refuse a dvc.yaml of an older version, in which a stage lacks a file that it now reads or writes."""
@@ -209,6 +235,19 @@ class DvcPipeline:
                         f"{'deps' if file in wanted['deps'] else 'outs'}, or delete {PIPELINE_FILE}: the next lap writes it anew"
                     )
 
+    def _find_dropped_params(self) -> set[str]:
+        """Stages that ran with a param that dvc.yaml names no more: DVC itself does not compare these."""
+        recorded = yaml.safe_load(self.lock_text()) or {}
+        known = {
+            name: content.get("params", {}).get(project_params.PARAMS_FILE, {})
+            for name, content in recorded.get("stages", {}).items()
+        }
+        named = {
+            name: {param for dep in stage.deps if _is_params(dep) for param in dep.params}
+            for name, stage in self._stages.items()
+        }
+        return {name for name in named if not known.get(name, {}).keys() <= named[name]}
+
     @property
     def names(self) -> tuple[str, ...]:
         """Stage names, each after those it depends on."""
@@ -218,6 +257,8 @@ class DvcPipeline:
         """Whether a stage's code line, parameters, inputs or outputs differ from what dvc.lock records."""
         from dvc.dependency.base import DependencyDoesNotExistError
 
+        if name in self._dropped:
+            return True
         # DVC hashes what a stage depends on: a pipe would be waited for, a device read, for ever.
         inputs = [Path(dep.fs_path) for dep in self._stages[name].deps if not _is_params(dep)]
         if any(path.exists() and not (path.is_file() or path.is_dir()) for path in inputs):
@@ -243,6 +284,7 @@ class DvcPipeline:
         stage.save(run_cache=False)
         stage.commit()
         stage.dump(update_pipeline=False)
+        self._dropped.discard(name)
         io.apply_user_umask(self._root / LOCK_FILE)
 
     def version(self) -> str | None:

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from windvane.tasks import errors, process_environment
 from windvane.tasks.errors import Corrupted, InputError, WindvaneError
-from windvane.tasks.stores import mlflow_store
+from windvane.tasks.stores import mlflow_limits, mlflow_store
 from windvane.tasks.stores.mlflow_store import (
     ALREADY_EXISTS_CODE,
     NOT_FOUND_CODE,
@@ -26,12 +26,8 @@ from windvane.tasks.stores.mlflow_store import (
     translate_store_errors,
 )
 
-# MLflow refuses longer values.
-MAX_PARAM_LETTERS = 6000
 LAP_TAG = "windvane.lap"
 LOGGED_MODEL_TAG = "mlflow.log-model.history"
-# MLflow's digests of datasets are not longer.
-_MAX_DIGEST_LETTERS = 36
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,8 @@ class MlflowTracker:
             "mlflow.source.name": "windvane train",
             "mlflow.source.type": "PROJECT",
         }
-        run = self.client.create_run(self.experiment, tags={LAP_TAG: lap, **origin, **nested, **tags}, run_name=name)
+        whole = mlflow_limits.cut_values({LAP_TAG: lap, **origin, **nested, **tags}, mlflow_limits.MAX_TAG_LETTERS)
+        run = self.client.create_run(self.experiment, tags=whole, run_name=name[: mlflow_limits.MAX_NAME_LETTERS])
         self._roots[run.info.run_id] = run.info.artifact_uri
         return str(run.info.run_id)
 
@@ -111,32 +108,35 @@ class MlflowTracker:
         metrics: Mapping[str, float | None] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Params, metrics and tags in one call: a call each costs ten times as much. Undefined metrics are left out."""
+        """Params, metrics and tags in one call: a call each costs ten times as much. Undefined metrics are left out. Names and values that
+        MLflow does not take are made fit for it (tasks/stores/mlflow_limits.py).
+        """
         from mlflow.entities import Metric, Param, RunTag
 
         moment = int(time.time() * 1000)
         self.client.log_batch(
             run,
             metrics=[
-                Metric(k, float(v), moment, 0)
+                Metric(mlflow_limits.make_key(k), float(v), moment, 0)
                 for k, v in (metrics or {}).items()
                 if v is not None and not math.isnan(v)
             ],
-            params=[Param(k, str(v)[:MAX_PARAM_LETTERS]) for k, v in (params or {}).items()],
-            tags=[RunTag(k, v) for k, v in (tags or {}).items()],
+            params=[
+                Param(*one) for one in mlflow_limits.cut_values(params or {}, mlflow_limits.MAX_PARAM_LETTERS).items()
+            ],
+            tags=[RunTag(*one) for one in mlflow_limits.cut_values(tags or {}, mlflow_limits.MAX_TAG_LETTERS).items()],
         )
 
     def log_dataset(self, run: str, used: DatasetUse) -> None:
         """What the run learned from, with its version, in one call."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        columns = [{"name": name, "type": kind, "required": True} for name, kind in used.columns.items()]
         table = Dataset(
-            name=Path(used.source).name or used.source,
-            digest=used.version[:_MAX_DIGEST_LETTERS],
+            name=(Path(used.source).name or used.source)[: mlflow_limits.MAX_NAME_LETTERS],
+            digest=used.version[: mlflow_limits.MAX_DIGEST_LETTERS],
             source_type=mlflow_store.get_scheme(used.source) or "local",
             source=json.dumps({"uri": used.source, "dvc": used.version}),
-            schema=json.dumps({"mlflow_colspec": columns}),
+            schema=mlflow_limits.format_schema(used.columns),
             profile=json.dumps({"num_rows": used.rows}),
         )
         self.client.log_inputs(run, [DatasetInput(table, [InputTag("mlflow.data.context", "training")])])
@@ -429,4 +429,5 @@ def set_alias(tracker: MlflowTracker, name: str, version: int | None) -> None:
 
 def describe_registered_version(tracker: MlflowTracker, version: int, text: str) -> None:
     """Set a version's description, as MLflow's page of it shows; nothing where somebody has deleted it there."""
+    text = text[: mlflow_limits.MAX_DESCRIPTION_LETTERS]
     _find(tracker.client.update_model_version, tracker.project, str(version), description=text)

@@ -7,7 +7,9 @@ import pty
 import subprocess
 import sys
 
-from windvane.tasks.console import format_table
+import pytest
+
+from windvane.tasks.console import Console, format_table
 
 PROGRAM = """
 from windvane.tasks.console import Console, LiveTable
@@ -64,3 +66,34 @@ def test_a_table_is_plain_text_with_numbers_to_the_right() -> None:
     rows = [{"name": "[red]", "n": 1, "value": 1234.5}, {"name": "世界", "n": 12, "value": float("nan")}]
     assert format_table(rows) == "  name    n  value\n  [red]   1  1,234\n  世界   12      -"
     assert format_table([]) == ""
+
+
+PRINTING = """
+import ctypes, os, subprocess, sys
+from windvane.tasks.console import Console
+print("before")
+with Console(json=True) as console:
+    console.print("a line for people")
+    print("by python")
+    os.write(1, b"by descriptor\\n")
+    subprocess.run(["echo", "by a child process"])
+    ctypes.CDLL(None).printf(b"by a library in C\\n")
+    console.print_result({"loss": float("nan"), "bound": float("-inf"), "name": "ä"})
+    print("between")
+print("after")
+"""
+
+
+def test_with_json_standard_output_is_one_document_whatever_prints() -> None:
+    done = subprocess.run([sys.executable, "-c", PRINTING], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["before", '{"loss": null, "bound": null, "name": "\\u00e4"}', "after"]
+    printed = ["a line for people", "by python", "by descriptor", "by a child process", "by a library in C", "between"]
+    assert sorted(done.stderr.splitlines()) == sorted(printed)
+
+
+def test_with_json_a_failure_gives_standard_output_back(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ZeroDivisionError), Console(json=True):
+        os.write(1, b"diverted\n")
+        raise ZeroDivisionError
+    os.write(1, b"not diverted\n")
+    assert capfd.readouterr() == ("not diverted\n", "diverted\n")
