@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from windvane.flows.lap.context import EXPLORING_PREFIX
 from windvane.ledger import laps, versions
 from windvane.ledger.database import now_timestamp
 from windvane.ledger.laps import Lease
@@ -133,12 +134,15 @@ def find_deletable_items(project: Project, keep: int | None) -> Iterator[Deletab
     def is_old_cache(path: Path) -> bool:
         return path.suffix in (".json", ".skops") and _is_unused(path, CACHE_AGE_SECONDS)
 
+    def is_left_over(path: Path) -> bool:
+        return path.name.removeprefix(EXPLORING_PREFIX) in finished
+
     def is_other_watch(path: Path) -> bool:
         return path.name.startswith("source-") and path.stem != watched and path.is_file()
 
     find = partial(_find_items, project)
     yield from find("serving", "the service's copy", is_spare_copy)
-    yield from find("laps", "work folder of a lap that has ended", lambda path: path.name in finished)
+    yield from find("laps", "work folder of a lap that has ended", is_left_over)
     yield from find("downloads", "copy of what lies in MLflow", is_spare_download)
     stopped = "pieces of a `windvane score` that was stopped"
     yield from find("scoring", stopped, lambda path: _is_unused(path, CACHE_AGE_SECONDS))

@@ -22,6 +22,7 @@ from windvane.flows.lap.context import (
 from windvane.flows.lap.model_steps import TrainingData
 from windvane.flows.orchestration import libraries
 from windvane.ledger import laps
+from windvane.tasks import io
 from windvane.tasks.console import Console
 from windvane.tasks.evaluation import out_of_fold
 from windvane.tasks.lap_outcome import CandidateSummary, ExplorationResult
@@ -50,9 +51,12 @@ def explore(project: Project, cause: str, console: Console, *, trial_runs: bool 
                 result = score_candidates(lap, data, model_steps.run_search_step(lap, data))
             project.tracker.end(data.run)
             laps.record_lap_end(project.ledger, lap.id, "finished", result.to_json())
-        # With what killed ones left: under the lease no other explores.
+        # A lap of the same fingerprint need not search again. All else goes, with what killed ones left: no other explores.
+        found = (data.root / model_steps.FOUND_FILE).read_bytes()
         for folder in (project.home / "laps").glob(f"{EXPLORING_PREFIX}*"):
             shutil.rmtree(folder, ignore_errors=True)
+        data.root.mkdir()
+        io.write_whole(data.root / model_steps.FOUND_FILE, lambda part: part.write_bytes(found))
     console.print(result.text())
     return result
 

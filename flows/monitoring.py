@@ -286,7 +286,8 @@ def _check_and_decide(
     if acknowledge:
         _acknowledge_stops(project, console)
     finish_started_actions(project, console)
-    production = Production(project, champion, promotion, clock, console)
+    refits = project.with_settings(project.refit_settings(champion))
+    production = Production(refits, champion, promotion, clock, console)
     path = project.home / WATCH_FOLDER / "last.json"
     known = read_cache(path, lambda c: (c["state"], str(c["until"]), _validate_kept_result(c["told"])))
     same = known is not None and known[0] == copy_through_json(production.state) and production.now < known[1]

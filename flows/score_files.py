@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import readers, text_files
+from windvane.tasks.ingest import json_lists, readers, text_files
 from windvane.tasks.ingest.cell_reading import (
     JSON_ENDINGS,
     KNOWN_ENDINGS,
@@ -50,7 +50,7 @@ class RowPiece:
 @dataclass(frozen=True)
 class ScoredFile:
     """A file that is scored. `plain`: where it lies unpacked; `dialect`: of a text table; `format`: how cells are read; `header`: its
-    first row as written.
+    first row as written; `listed`: it is a JSON list, of which `plain` has a line for each object.
     """
 
     path: Path
@@ -59,6 +59,7 @@ class ScoredFile:
     dialect: CsvDialect | None = None
     format: FormatSettings = PLAIN_FORMAT
     header: str = field(default="", repr=False)
+    listed: bool = False
 
     @property
     def end(self) -> str:
@@ -85,7 +86,8 @@ def open_scored_file(source: Path, scratch: Path, format: FormatSettings) -> Sco
     """A file by its ending, as ingest opens it. `scratch`: a folder to unpack it in. Raises InputError."""
     plain, ending = readers.open_plain_file(source, scratch, format.sheet), read_ending(source)
     if ending not in TEXT_ENDINGS:
-        return ScoredFile(source, plain, ending, format=format)
+        listed = ending in JSON_ENDINGS and json_lists.is_json_list(source)
+        return ScoredFile(source, plain, ending, format=format, listed=listed)
     with plain.open("rb") as f:
         bom = f.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
     plain, dialect = text_files.open_text_table(plain, source, scratch, format)
@@ -154,7 +156,7 @@ def write_pieces(file: ScoredFile, pieces: ScoredPieces, part: Path, target: Pat
         if read_ending(target) in PARQUET_ENDINGS:
             _write_parquet(pieces, out)
         elif read_ending(target) in JSON_ENDINGS:
-            _write_json_lines(file, pieces, out)
+            _write_json(file, pieces, out, listed=file.listed and read_ending(target) == ".json")
         else:
             _write_delimited(file, pieces, out, read_ending(target))
 
@@ -171,17 +173,25 @@ def _write_parquet(pieces: ScoredPieces, out: Any) -> None:
             writer.write_table(table)
 
 
-def _write_json_lines(file: ScoredFile, pieces: ScoredPieces, out: Any) -> None:
+def _write_json(file: ScoredFile, pieces: ScoredPieces, out: Any, *, listed: bool) -> None:
+    """An object a line, `listed` as the items of one list."""
+    before, between, end = (b"[\n", b",\n", b"\n]\n") if listed else (b"", b"\n", b"\n")
     for piece, added in pieces:
         table = _drop_replaced(piece.table, added)
         if file.ending in JSON_ENDINGS and piece.lines and len(table.column_names) == len(piece.table.column_names):
             lines = [line.strip() for line in piece.lines]
         else:
             lines = [orjson.dumps(row, default=str).decode() for row in table.to_pylist()]
-        behind = [orjson.dumps(row).decode() for row in added.to_pylist()]
-        # An object and what comes behind it: {"size": 1 | , | "prediction": 2}.
-        joined = (f"{line[:-1].rstrip()}, {more[1:]}\n" for line, more in zip(lines, behind, strict=True))
-        out.write("".join(joined).encode())
+        behind = (orjson.dumps(row).decode() for row in added.to_pylist())
+        out.write(before + between.join(map(_append_values, lines, behind)))
+        before = between
+    out.write(end)
+
+
+def _append_values(line: str, more: str) -> bytes:
+    """An object with what comes behind it: {"size": 1 | , | "prediction": 2}."""
+    start = line[:-1].rstrip()
+    return f"{start}{'' if start == '{' else ', '}{more[1:]}".encode()
 
 
 def _write_delimited(file: ScoredFile, pieces: ScoredPieces, out: Any, ending: str) -> None:

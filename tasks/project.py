@@ -5,6 +5,7 @@ Explains why the ledger or MLflow's store cannot be opened, and what to do.
 
 from __future__ import annotations
 
+import copy
 import os
 import sqlite3
 import sys
@@ -21,6 +22,7 @@ from windvane.ledger.versions import Version
 from windvane.tasks import errors, project_secrets
 from windvane.tasks.errors import Corrupted, InputError, Outage, WindvaneError
 from windvane.tasks.io import STATE_FOLDER
+from windvane.tasks.settings import own_code_names
 from windvane.tasks.settings import project_params as params
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.stores import mlflow_store
@@ -72,6 +74,33 @@ class Project:
         """MLflow, at MLFLOW_TRACKING_URI or in .windvane/."""
         refuse_missing_mlflow_store(self)
         return MlflowTracker(self.name, self.home, self.tracking_uri)
+
+    def with_settings(self, settings: Settings) -> Project:
+        """The same project, with its stores, under other settings."""
+        other = copy.copy(self)
+        other.settings = settings
+        return other
+
+    def refit_settings(self, version: Version | None, settings: Settings | None = None) -> Settings:
+        """`settings`, else those of params.yaml, as they are where a version's configuration is fitted again. If its candidate is the
+        user's own and not defined any more, they have the text that the version was stored with. Raises InputError, Corrupted.
+        """
+        settings = settings or self.settings
+        name = "" if version is None else str(version.facts.spec["candidate"])
+        if version is None or not own_code_names.is_own_candidate(name):
+            return settings
+        try:
+            if settings.defines_candidate(name):
+                return settings
+        except ValueError:
+            raise InputError(
+                f"version {version.version}: its candidate {name!r} is offered by no installed package any more. Install the package "
+                "again, or search anew with `windvane train`"
+            ) from None
+        from windvane.tasks.stores.model_files import read_stored_code
+
+        own = read_stored_code(self.stored(version), version.manifest_sha256)
+        return settings if own is None else settings.use_stored_code(name, dict(own.files), own.trusted)
 
     @property
     def tracking_uri(self) -> str | None:

@@ -86,8 +86,9 @@ def compute_fingerprint(lap: LapContext, data_version: str) -> str:
 
 
 def clear(lap: LapContext, hashed: str) -> None:
-    """Delete the work in progress: everything in it is now in MLflow and the ledger."""
-    shutil.rmtree(lap.folder(hashed), ignore_errors=True)
+    """Delete the work in progress: everything in it is now in MLflow and the ledger. With it what an exploring lap found."""
+    for one in (lap, replace(lap, exploring=True)):
+        shutil.rmtree(one.folder(hashed), ignore_errors=True)
 
 
 @contextmanager
@@ -101,13 +102,29 @@ def open_lap(project: Project, cause: str, depth: LapDepth, console: Console) ->
 def claim_lap_decision(lap: LapContext, decision: str | None) -> LapContext | None:
     """The lap with the decision made its own, with its depth and remedy; None: it has ended, and there is nothing to be done."""
     if decision is None:
-        return lap
+        return _use_stored_code(lap)
     entry = decisions.claim_decision(lap.project.ledger, lap.lease, decision, lap.id)
     if entry is None:
         lap.console.print(f"  the decision {decision[:12]} was carried out already, or given up: nothing to do")
         return None
     cause = f"watch: {entry.reason.split('; ')[0]}"[:200]
-    return replace(lap, decision=entry, cause=cause, depth="search" if entry.depth == "search" else "refit")
+    return _use_stored_code(
+        replace(lap, decision=entry, cause=cause, depth="search" if entry.depth == "search" else "refit")
+    )
+
+
+def _use_stored_code(lap: LapContext) -> LapContext:
+    """A refit of the user's own candidate that the project does not define any more takes the text that the champion was stored with."""
+    if lap.depth != "refit":
+        return lap
+    champion = versions.find_champion(lap.project.ledger, lap.project.name)
+    settings = lap.project.refit_settings(champion)
+    if champion is None or settings is lap.project.settings:
+        return lap
+    lap.console.print(
+        f"  note: the project has no {champion.facts.spec['candidate']} any more: it is fitted as version {champion.version} was stored"
+    )
+    return replace(lap, project=lap.project.with_settings(settings))
 
 
 def find_stopped_outcome(lap: LapContext) -> LapOutcome | None:

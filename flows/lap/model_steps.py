@@ -50,6 +50,8 @@ from windvane.tasks.validate.table_profile import PROFILE_FILE, read_profile
 EMPTY_SERVICE_BYTES = 100_000_000
 # Rows stored with the model: what the smoke test predicts again.
 SMOKE_SAMPLE_ROWS = 20
+# What a search found, in the lap's work folder.
+FOUND_FILE = "found.json"
 # The record's column: how many earlier laps each row has judged.
 JUDGED_BEFORE_COLUMN = "_judged_before"
 _MLFLOW_TYPES = {"number": "double", "boolean": "boolean", "category": "string", "date": "datetime"}
@@ -134,11 +136,18 @@ def _load_problem_type(settings: Settings, train: pd.DataFrame) -> definitions.P
 
 
 def run_search_step(lap: LapContext, data: TrainingData) -> model_search.SearchResult:
-    """The ladder of candidates and their tuning. Once finished it is never repeated: the test split may be open by then."""
-    done = data.root / "found.json"
+    """The ladder of candidates and their tuning. Once finished it is never repeated: the test split may be open by then. What an
+    exploring lap of the same fingerprint found just before is taken over.
+    """
+    done, explored = data.root / FOUND_FILE, replace(lap, exploring=True).folder(data.fingerprint) / FOUND_FILE
     adapter = TypeAdapter(model_search.SearchResult)
-    if (known := io.read_cache(done, adapter.validate_python)) is not None:
-        return replace(known, fits=0)  # damaged, it is found again from the journal
+    for path in (done, explored):
+        if (known := io.read_cache(path, adapter.validate_python)) is None:
+            continue  # damaged, it is found again from the journal
+        if path != done:
+            lap.console.print("  note: nothing has changed since `windvane train --explore`: its search is used")
+            io.write_whole(done, lambda part: part.write_bytes(adapter.dump_json(known)))
+        return replace(known, fits=0)
     settings = lap.project.settings
     metric = name_metric(settings.problem.headline, data.kind.positive)
     own_code_trial.try_own_candidates(data.task(settings), join_training_rows(data))

@@ -147,10 +147,12 @@ def replay_table(
 ) -> ReplayResult:
     """What the table's history comes to, by the configuration `spec`; None: the champion's, or boosting. Raises InputError."""
     settings = _apply_options(project, options)
+    champion = None if spec else versions.find_champion(project.ledger, project.name)
+    if not options.search:
+        settings = project.refit_settings(champion, settings)
     console.working("read the table")
     known = order_arrivals(read_history_table(project), str(settings.problem.time), settings.monitor.delay)
     begin = find_replay_start(known, settings, options.since)
-    champion = None if spec else versions.find_champion(project.ledger, project.name)
     first = spec or (DEFAULT_MODEL_SPEC if champion is None else ModelConfiguration.from_json(champion.facts.spec))
     # Removed by the next command that needs such a folder, if this one is killed.
     with ingestion.open_scratch_folder(project.root) as scratch:

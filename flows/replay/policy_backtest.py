@@ -121,11 +121,11 @@ def backtest_table(
     apply: write what is recommended into params.yaml. drift: play policies that need drift alarms, too. Raises InputError.
     """
     began = time.monotonic()
-    settings = project.settings
+    champion = versions.find_champion(project.ledger, project.name)
+    settings = project.refit_settings(champion)
     window = str(settings.monitor.window) if window is None else window
     cost = settings.retrain.cost if cost is None else cost
     time_column = check_history_settings(settings, cost)
-    champion = versions.find_champion(project.ledger, project.name)
     spec = DEFAULT_MODEL_SPEC if champion is None else ModelConfiguration.from_json(champion.facts.spec)
     rows = read_history_table(project)
     rows = rows[rows[settings.problem.target].notna()].drop(columns=table_io.ROW_KEY, errors="ignore")

@@ -57,7 +57,7 @@ def select_feature_columns(settings: Settings, profile: TableProfile) -> Feature
     """
     problem = settings.problem
     out = {problem.target, problem.id, problem.weight, table_io.ROW_KEY, *problem.ignore}
-    if settings.split.strategy == "group":
+    if settings.split.strategy != "time":  # every other one parts whole groups
         out.add(problem.group)
     seen = [c for c in profile.columns if c.name not in out and not c.constant and c.missing < profile.rows]
 

@@ -63,7 +63,7 @@ _TIME_PARTS = {
 # A number that is named as an id is one with at most so many rows to each on average; fewer and larger groups may differ for good.
 _ID_SHARE = 0.1
 _ROW_NUMBER = "counts the rows one by one: a row number, not a cause; --time names it if it is the time"
-_ID_NAME = re.compile(
+ID_NAME = re.compile(
     r"^(id|uuid|guid|key|index|[Uu]nnamed: \d+|row[_.]?(number|num|id|names?))$|(_id|_uuid|_guid|_key)$|[a-z](Id|ID|UUID)$"
 )
 
@@ -182,7 +182,7 @@ def guess_time_column(inspected: InspectedTable, why: dict[str, str], notes: lis
             continue
         if column.type not in ("date", "number"):
             continue
-        named = _is_time_name(name)
+        named = is_time_name(name)
         rises = _measure_rise(inspected.sample[name])
         if not _is_time(inspected.sample[name], column, named, rises) or inspected.frame[name].isna().any():
             continue
@@ -276,7 +276,7 @@ def find_ambiguous_date(values: pd.Series, column: ColumnProfile) -> str | None:
 
 def _find_unread_date(values: pd.Series, column: ColumnProfile) -> str | None:
     """A word of a column that is named as a time and of whose words pandas would make dates, or None."""
-    if column.type not in ("text", "category") or column.distinct < _TIMES or not _is_time_name(column.name):
+    if column.type not in ("text", "category") or column.distinct < _TIMES or not is_time_name(column.name):
         return None
     words = values.dropna().drop_duplicates().head(1000).astype("str")
     with warnings.catch_warnings():  # pandas reports each form that it guesses
@@ -285,7 +285,8 @@ def _find_unread_date(values: pd.Series, column: ColumnProfile) -> str | None:
     return str(words.iloc[0]) if read.notna().mean() >= _RISING_SHARE else None
 
 
-def _is_time_name(name: str) -> bool:
+def is_time_name(name: str) -> bool:
+    """Whether a column is called as a time is."""
     return _TIME_NAME.search(re.sub(r"\W", "_", name.lower())) is not None
 
 
@@ -311,7 +312,7 @@ def _is_id(name: str, inspected: InspectedTable) -> bool:
     column, values = inspected.columns[name], inspected.sample[name]
     if find_ambiguous_date(values, column):
         return False
-    if column.type in ("number", "text") and _ID_NAME.search(name if name != name.upper() else name.lower()):
+    if column.type in ("number", "text") and ID_NAME.search(name if name != name.upper() else name.lower()):
         whole = column.type == "text" or bool((values.dropna() % 1 == 0).all())
         return whole and (column.type == "text" or values.nunique() > _ID_SHARE * len(values))
     return column.type == "text" and values.is_unique and not values.str.contains(r"\s").any()

@@ -73,6 +73,18 @@ def read_own_sources(root: Path, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def defines_class(text: str, name: str) -> bool:
+    """Whether a source text binds this name, or may do so by `import *`. One that cannot be parsed does: its run reports that."""
+    try:
+        nodes = list(ast.walk(ast.parse(text)))
+    except (SyntaxError, ValueError):
+        return True
+    bound = {n.name for n in nodes if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+    bound |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    bound |= {n.asname or n.name for n in nodes if isinstance(n, ast.alias)}
+    return name in bound or "*" in bound
+
+
 def hash_own_source(text: str) -> str:
     """What of a source text can change a model, as a hash: not its comments and line breaks."""
     with contextlib.suppress(SyntaxError, ValueError):  # the run of it reports that

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -191,6 +192,30 @@ class Settings(SettingsSection):
     def own_sources(self) -> dict[str, str]:
         """The text of the user's own files by path, as it was when params.yaml was read."""
         return self._own_sources
+
+    def defines_candidate(self, name: str) -> bool:
+        """Whether search.candidates and the files of today give this candidate, as far as can be seen without a run of their code. Raises
+        ValueError for a name that nothing installed offers any more.
+        """
+        place = own_code_names.parse_code_place(name)
+        if name not in self.search.own_candidates or place.file is None:
+            return name in self.search.own_candidates
+        return own_code_names.defines_class(self.own_sources.get(place.file, ""), place.attribute)
+
+    def use_stored_code(self, name: str, files: Mapping[str, str], trusted: Sequence[str]) -> Settings:
+        """These settings with the candidate `name` as the only one of the user's own, defined by the text that it was stored with."""
+        own = set(self.search.own_candidates)
+        changes = {
+            "candidates": (*(one for one in self.search.candidates if one not in own), name),
+            "method": "bayesian",
+            "manual": (),
+            "grid": {},
+            "spaces": {},
+            "trusted": (*self.search.trusted, *trusted),
+        }
+        changed = self.model_copy(update={"search": self.search.model_copy(update=changes)})
+        changed._own_sources = {**self._own_sources, **files}
+        return changed
 
     @field_validator("project")
     @classmethod

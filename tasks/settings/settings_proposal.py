@@ -19,12 +19,13 @@ from windvane.tasks.ingest import ingestion, readers, table_io
 from windvane.tasks.ingest.cell_reading import LONGEST_NAME, call_column, is_cut_name
 from windvane.tasks.ingest.readers import FileCells
 from windvane.tasks.search import search_plan
-from windvane.tasks.settings import column_guesses, format_guesses, project_params, yaml_files
+from windvane.tasks.settings import column_guesses, format_guesses, group_guesses, project_params, yaml_files
 from windvane.tasks.settings.column_guesses import InspectedTable, StoredTable, describe_guess
 from windvane.tasks.settings.data_section import DataSettings, escape_variables
 from windvane.tasks.settings.monitoring_section import MonitorSettings
 from windvane.tasks.settings.yaml_files import SettingsProposal
 from windvane.tasks.sources import table_files
+from windvane.tasks.split import strategies
 from windvane.tasks.validate import table_profile
 from windvane.tasks.validate.checks import target_checks
 from windvane.tasks.validate.table_profile import ColumnProfile
@@ -189,13 +190,18 @@ def _propose(
         notes.append(column_guesses.describe_set_aside(few, target))
     time = given.time or column_guesses.guess_time_column(inspected, why, notes)
     id = given.id or column_guesses.guess_id_column(inspected, {time, *why}, notes)
-    why |= column_guesses.propose_ignored_columns(inspected, kind, {target, time, id, *why}, notes)
-    params = _params(
-        data,
-        {"kind": kind, "target": target, **of_classes, "time": time, "id": id, "ignore": sorted(why)},
-        inspected,
-        notes,
-    )
+    roles = {"kind": kind, "target": target, **of_classes, "time": time, "id": id}
+    group, belongs = _propose_group(data, roles, inspected, why)
+    why |= column_guesses.propose_ignored_columns(inspected, kind, {target, time, id, group, *why}, notes)
+    if group is not None:
+        notes.append(
+            describe_guess(
+                f"rows of one {group!r} belong together and stay in one split: {belongs}",
+                "likely",
+                "problem.group: null",
+            )
+        )
+    params = _params(data, {**roles, "group": group, "ignore": sorted(why)}, inspected, notes)
     notes += [
         f"ignores {name!r}: {reason}; problem.ignore overrides it"
         for name, reason in sorted(why.items())
@@ -204,9 +210,24 @@ def _propose(
     problem = project_params.parse_settings(params, "the proposal").problem
     schema = yaml_files.propose_schema(table_io.scan_parquet(whole.path), problem, accept)
     reasons = {escape_variables(name): reason for name, reason in why.items()}
-    return SettingsProposal(
-        kind, len(whole), columns, params, tuple(notes), reasons, _describe_columns(inspected, kind, time), schema
-    )
+    clues = _describe_columns(inspected, kind, time) | ({} if group is None else {"group": belongs})
+    return SettingsProposal(kind, len(whole), columns, params, tuple(notes), reasons, clues, schema)
+
+
+def _propose_group(
+    data: DataSettings, roles: dict[str, Any], inspected: InspectedTable, why: dict[str, str]
+) -> tuple[str | None, str]:
+    """problem.group, and why; None where no column clearly names subjects, time parts the rows, or too few subjects make no splits."""
+    found = None if roles["time"] else group_guesses.guess_group_column(inspected, {roles["id"], *why})
+    if found is None:
+        return None, ""
+    proposed = project_params.parse_settings(_params(data, {**roles, "group": found[0], "ignore": []}, inspected, []))
+    rows = pd.DataFrame({name: inspected.frame[name] for name in (found[0], roles["target"])})
+    try:
+        strategies.split_rows(rows[rows[roles["target"]].notna()].reset_index(drop=True), proposed, None)
+    except InputError:
+        return None, ""
+    return found
 
 
 def _spread(whole: StoredTable) -> pd.DataFrame:
@@ -230,6 +251,7 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
     rows = int(inspected.frame[inspected.target].notna().sum())
     small, needed = rows < search_plan.SMALL_TABLE_ROWS, target_checks.MIN_LABELLED_ROWS["time"]
     strategy = "kfold" if small else "stratified" if problem["kind"] == "classification" else "random"
+    strategy = "group" if problem["group"] and not small else strategy
     strategy = "time" if problem["time"] and rows >= needed else strategy
     too_few = f"; for the newest to judge, at least {needed} are needed" if problem["time"] else ""
     reasons = {
@@ -237,6 +259,7 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
         "kfold": f"{rows} rows are few, every one tunes in turn{too_few}",
         "stratified": "every class is in every split",
         "random": "rows have no order",
+        "group": f"whole groups of {problem['group']!r} judge",
     }
     notes.append(describe_guess(f"split by {strategy}: {reasons[strategy]}", "likely", "split.strategy"))
     metric = project_params.METRICS_BY_KIND.get(problem["kind"], (None,))[0]
@@ -276,7 +299,7 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
     literal = {key: _literal(value) for key, value in problem.items()}
     return {
         "project": name,
-        "problem": {**literal, "group": None, "weight": None, "metric": metric, "goal": None},
+        "problem": {**literal, "weight": None, "metric": metric, "goal": None},
         "data": {k: v for k, v in data.model_dump(mode="json").items() if k in SHOWN_DATA_KEYS or (k == "http" and v)}
         | ({"format": written} if (written := data.format.model_dump(mode="json", exclude_defaults=True)) else {}),
         **content,

@@ -1,4 +1,4 @@
-"""What MLflow takes: which keys, and how long names and values may be. What is more is cut, so that no table or name ends a lap in its log."""
+"""What MLflow takes: which keys, and how long names and values may be. What is more is cut: no column's name ends a lap in its log."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cut_values(content: Mapping[str, Any], most: int) -> dict[str, str]:
 
 
 def format_schema(columns: Mapping[str, str]) -> str:
-    """The columns (name to MLflow's type) as a dataset's schema in JSON; of a very wide table the first ones, and how many more there are."""
+    """The columns (name to MLflow's type) as a dataset's schema in JSON; of a very wide table the first ones, and how many more."""
     entries, letters = list[dict[str, Any]](), 0
     for name, kind in columns.items():
         entry = {"name": name, "type": kind, "required": True}

@@ -110,7 +110,7 @@ def select_features(columns: dict[str, ColumnProfile], chosen: project_params.Se
     """Columns that a model may see: all but target, id, weight, ignored ones, and the group where splits are parted by it."""
     problem = chosen.problem
     hidden = {problem.target, problem.id, problem.weight, *problem.ignore}
-    if chosen.split.strategy == "group":
+    if chosen.split.strategy != "time":
         hidden.add(problem.group)
     return tuple(name for name in columns if name not in hidden)
 

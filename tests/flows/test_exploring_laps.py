@@ -109,6 +109,21 @@ def test_e3_n3_a_lap_behind_it_is_not_unchanged(iris: Laps) -> None:
     assert not list((folder.path / ".windvane" / "laps").glob("*"))
 
 
+def test_a_lap_right_behind_it_takes_its_search_over(iris: Laps) -> None:
+    folder, explored, lap = iris
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder.path}/.windvane/mlflow.db")
+
+    def read_fit_seconds(run: str) -> dict[str, float]:
+        children = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{run}'")
+        return {child.info.run_name: child.data.metrics["fit_seconds"] for child in children}
+
+    # Fits that were measured once: another search would have taken other times.
+    assert read_fit_seconds(lap["run_id"]) == read_fit_seconds(explored[0].run_id)
+    assert explored[0].fits > explored[1].fits == len(explored[1].candidates)
+
+
 def test_exploring_and_a_refit_exclude_each_other(iris: Laps, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(iris[0].path)
     ran = CliRunner().invoke(main, ["train", "--explore", "--depth", "refit"])

@@ -14,8 +14,12 @@ from tests.flows.test_exploring_laps import run_in_process
 from tests.support.own_models import RIDGE, make_own_table
 from tests.support.projects import Folder
 from windvane.cli.main import main
+from windvane.flows import training
+from windvane.flows.lap import model_steps
+from windvane.flows.lap.context import DirectRunner, claim_lap_decision, open_lap, track_lap
 from windvane.ledger import versions
 from windvane.serving.model_cache import ModelCache
+from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
 from windvane.tasks.project import Project
 
@@ -78,6 +82,41 @@ def test_a_changed_comment_is_unchanged_and_a_changed_line_another_version(own: 
     first = versions.find_version(project.ledger, project.name, 1)
     assert first is not None
     assert project.model(first).predict(make_own_table(3)).shape == (3,)
+
+
+@pytest.mark.parametrize("change", ["no file", "no class", "no candidate"])
+def test_a_class_that_is_gone_is_refitted_as_it_was_stored(own: tuple[Folder, dict[str, Any]], change: str) -> None:
+    folder, _ = own
+    path, params = folder.path / "models.py", folder.path / "params.yaml"
+    kept = path.read_text(), params.read_text()
+    if change == "no file":
+        path.unlink()
+    elif change == "no class":
+        path.write_text("class Other:\n    pass\n")
+    else:
+        folder.set(search__candidates=["linear"])
+    try:
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            open_lap(Project(folder.path), "test", "refit", Console(json=True)) as held,
+        ):
+            patch.chdir(folder.path)
+            lap = claim_lap_decision(held, None)
+            assert lap is not None
+            patch.setattr(model_steps, "publish_data_artifact", lambda *_: None)
+            with track_lap(lap) as running:
+                refitted = training.run_lap(running, DirectRunner()).to_json()
+            ran = CliRunner().invoke(main, ["monitor", "--json"])
+            assert ran.exit_code == 0, ran.output
+            if change != "no candidate":
+                ran = CliRunner().invoke(main, ["train"])
+                assert (ran.exit_code, type(ran.exception)) == (2, SystemExit)
+                assert "search.candidates: models.py" in ran.output
+    finally:
+        path.write_text(kept[0])
+        params.write_text(kept[1])
+    assert refitted["chosen"] == "models.py:Mine"
+    assert refitted["verdict"] in ("promoted", "refused", "unchanged")
 
 
 def test_a_fault_of_the_code_ends_the_lap_before_anything_is_registered(own: tuple[Folder, dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.served_models import PROJECT, Site, houses, made_project
-from windvane.flows import scoring
+from windvane.flows import score_files, scoring
 from windvane.ledger.labels import PredictionQuery, read_labelled_predictions, record_labels
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
@@ -116,6 +117,32 @@ def test_f8_n3_a_column_of_the_user_is_not_written_over_by_made_up_ids(
     assert all(line[name] for line in lines)
     assert {line.get("id") for line in lines} == ({"mine"} if "id" in given else {line["id"] for line in lines})
     assert {line["prediction"] for line in lines} != {7}
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_a_json_list_comes_back_as_a_list_and_lines_as_lines(
+    root: Path, packed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_files, "PIECE_ROWS", 2)
+    rows = [{"size": 100 + i, "garden": True, "town": "Ulm", "day": "2020-05-01", "note": 'a "b"'} for i in range(5)]
+    open_file = gzip.open if packed else open
+    for name, text in (
+        (f"in.json{packed}", json.dumps(rows, indent=1)),
+        ("in.jsonl", "\n".join(map(json.dumps, rows))),
+    ):
+        with open_file(root / name, "wt") if packed and name.endswith(packed) else (root / name).open("w") as file:
+            file.write(text)
+    with open_file(score(root, f"in.json{packed}", f"out.json{packed}"), "rt") as file:
+        whole = json.load(file)
+    assert [{name: row[name] for name in rows[0]} for row in whole] == rows
+    assert list(whole[0])[-2:] == ["prediction", "model_version"]
+    for source, target in ((f"in.json{packed}", "out.jsonl"), ("in.jsonl", "out.json"), ("in.jsonl", "out.ndjson")):
+        assert [json.loads(line) for line in score(root, source, target).read_text().splitlines()] == whole
+
+
+def test_an_object_without_a_cell_comes_back_as_json() -> None:
+    assert json.loads(score_files._append_values("{ }", '{"prediction":1}')) == {"prediction": 1}
+    assert json.loads(score_files._append_values('{"a": 2 }', '{"prediction":1}')) == {"a": 2, "prediction": 1}
 
 
 def test_f8_a_row_without_the_id_that_names_it_cannot_be_recorded(root: Path) -> None:

@@ -92,8 +92,12 @@ def test_with_json_standard_output_is_one_document_whatever_prints() -> None:
 
 
 def test_with_json_a_failure_gives_standard_output_back(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ZeroDivisionError), Console(json=True):
-        os.write(1, b"diverted\n")
-        raise ZeroDivisionError
+    def fail() -> None:
+        with Console(json=True):
+            os.write(1, b"diverted\n")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     os.write(1, b"not diverted\n")
     assert capfd.readouterr() == ("not diverted\n", "diverted\n")

@@ -403,11 +403,15 @@ def test_an_input_that_marks_one_class_is_named_and_kept(tmp_path: Path) -> None
     assert problem(found)["ignore"] == []
 
 
-def test_d4_an_id_with_a_few_rows_each_is_left_out_and_a_large_group_is_not(tmp_path: Path) -> None:
+def test_d4_an_id_with_a_few_rows_each_is_a_group_and_a_large_group_is_not(tmp_path: Path) -> None:
     x = np.random.default_rng(7).normal(size=ROWS)
     table = pd.DataFrame({"route_id": np.arange(ROWS) // 4 + 7, "store_id": np.arange(ROWS) % 20 + 7, "x": x})
     table["y"] = np.random.default_rng(8).normal(size=ROWS)
-    assert problem(propose(table, tmp_path))["ignore"] == ["route_id"]
+    found = problem(propose(table, tmp_path))
+    assert (found["group"], found["ignore"]) == ("route_id", [])
+    table["route_id"] = np.random.default_rng(9).integers(7, 257, ROWS)  # of no fixed number
+    found = problem(propose(table, tmp_path))
+    assert (found["group"], found["ignore"]) == (None, ["route_id"])
 
 
 def test_d3_four_years_of_one_place_after_the_other_are_the_time(tmp_path: Path) -> None:
