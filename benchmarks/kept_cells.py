@@ -52,7 +52,8 @@ def hash_code(script: str, *names: str) -> str:
     found = hashlib.sha256(Path(script).read_bytes())
     for name in names:
         path = ROOT / name
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+        files = (file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix != ".pyc")
+        for file in files if path.is_dir() else [path]:  # pages and stylesheets are code too
             found.update(file.read_bytes())
     return found.hexdigest()[:16]
 

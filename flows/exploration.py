@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from windvane.flows.lap import data_steps, model_steps, run_records
 from windvane.flows.lap.context import (
-    EXPLORING_PREFIX,
     LapContext,
     compute_fingerprint,
     open_lap,
@@ -27,7 +26,7 @@ from windvane.tasks.console import Console
 from windvane.tasks.evaluation import out_of_fold
 from windvane.tasks.lap_outcome import CandidateSummary, ExplorationResult
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
-from windvane.tasks.project import Project
+from windvane.tasks.project import EXPLORING_PREFIX, Project
 from windvane.tasks.search.model_search import SearchResult
 
 

@@ -31,6 +31,9 @@ from windvane.tasks.stores.mlflow_client import MlflowTracker
 if TYPE_CHECKING:
     import pandas as pd
 
+# How names of exploring laps' work folders begin.
+EXPLORING_PREFIX = "explore-"
+
 
 class Project:
     """The project in `root`, the folder of params.yaml."""

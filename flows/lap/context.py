@@ -25,15 +25,13 @@ from windvane.monitoring.watch import notifications
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError, WindvaneError
 from windvane.tasks.lap_outcome import LapOutcome, describe_version_outcome
-from windvane.tasks.project import Project
+from windvane.tasks.project import EXPLORING_PREFIX, Project
 from windvane.tasks.sources import fetch
 from windvane.tasks.sources.fetch import FetchResult
 from windvane.tasks.stores import dvc_pipeline, fingerprint
 
 # Why a lap runs that nothing but schedule.train started.
 SCHEDULED_CAUSE = "scheduled"
-# How work folders of exploring laps begin.
-EXPLORING_PREFIX = "explore-"
 
 
 @dataclass(frozen=True, eq=False)

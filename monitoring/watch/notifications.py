@@ -45,7 +45,8 @@ def notify_of_lap(project: Project, outcome: LapOutcome) -> None:
     if outcome.verdict == "promoted":
         _add_notice(project, f"promoted {outcome.version}", f"version {outcome.version} serves: {outcome.reason}")
     elif outcome.verdict == "refused":
-        text = f"version {outcome.version} was refused, version {outcome.champion} goes on: {outcome.reason}"
+        serves = f"version {outcome.champion} goes on" if outcome.champion else "nothing serves yet"
+        text = f"version {outcome.version} was refused, {serves}: {outcome.reason}"
         _add_notice(project, f"refused {outcome.version}", text)
     else:
         _add_notice(project, "nothing new", f"nothing was trained: {outcome.reason}")

@@ -10,13 +10,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.support.projects import Folder, quick_project
-from windvane.ledger import decisions
+from windvane.flows.lap.context import LapContext, finish_lap
+from windvane.ledger import decisions, laps
 from windvane.monitoring.watch import notifications
+from windvane.tasks.console import SilentConsole
 from windvane.tasks.errors import InputError
 from windvane.tasks.project import Project
 
@@ -164,3 +167,25 @@ def test_a_variable_that_is_not_set_stops_no_lap(folder: Folder, monkeypatch: py
     notifications.check_webhook(project, unset_allowed=True)
     with pytest.raises(InputError, match="the environment has no HOOK"):
         notifications.check_webhook(project)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "champion", "noticed"),
+    [
+        ("promoted", 2, ["version 2 serves: better"]),
+        ("refused", 1, ["version 2 was refused, version 1 goes on: better"]),
+        ("refused", None, ["version 2 was refused, nothing serves yet: better"]),
+        ("unchanged", 1, []),
+    ],
+)
+def test_a_lap_that_no_decision_started_notifies_of_its_verdict(
+    verdict: str, champion: int | None, noticed: list[str], tmp_path: Path
+) -> None:
+    project = Project(quick_project(tmp_path / "project").path)
+    outcome: Any = SimpleNamespace(verdict=verdict, version=2, champion=champion, reason="better", to_json=dict)
+    with laps.hold_lease(project.ledger, project.name, "a test", lambda holder: None) as lease:
+        lap = LapContext(project, lease, "a test", "search", SilentConsole())
+        laps.record_lap_start(project.ledger, lease, lap.id, "a test")
+        finish_lap(lap, outcome)
+    texts = [notice.text for notice in decisions.list_notices(project.ledger, project.name)]
+    assert texts == [f"{project.name}: {text}" for text in noticed]
