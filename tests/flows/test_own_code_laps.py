@@ -96,20 +96,18 @@ def test_a_class_that_is_gone_is_refitted_as_it_was_stored(own: tuple[Folder, di
     else:
         folder.set(search__candidates=["linear"])
     try:
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            open_lap(Project(folder.path), "test", "refit", Console(json=True)) as held,
-        ):
+        with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder.path)
-            lap = claim_lap_decision(held, None)
-            assert lap is not None
             patch.setattr(model_steps, "publish_data_artifact", lambda *_: None)
-            with track_lap(lap) as running:
-                refitted = training.run_lap(running, DirectRunner()).to_json()
+            with open_lap(Project(folder.path), "test", "refit", Console(json=True)) as held:
+                lap = claim_lap_decision(held, None)
+                assert lap is not None
+                with track_lap(lap) as running:
+                    refitted = training.run_lap(running, DirectRunner()).to_json()
             ran = CliRunner().invoke(main, ["monitor", "--json"])
             assert ran.exit_code == 0, ran.output
             if change != "no candidate":
-                ran = CliRunner().invoke(main, ["train"])
+                ran = CliRunner().invoke(main, ["train", "--explore"])
                 assert (ran.exit_code, type(ran.exception)) == (2, SystemExit)
                 assert "search.candidates: models.py" in ran.output
     finally:
