@@ -1,10 +1,11 @@
 """Does the data gate find what is planted, and does it leave honest later rows alone? Prints both tables.
 
-    WINDVANE_DATA=... python -m benchmarks.data_gate [--seeds 20] [--half tuned|other|both]
+    WINDVANE_DATA=... python -m benchmarks.data_gate [--seeds 20] [--half tuned|other|both] [--kept FILE]
 
 Planted: see benchmarks/planted.py. A fault is found if one of its checks warns or stops, with its column, and did not do
 so in the clean table. Slices: each real table in 20 growing steps and 20 stretches, each held against the one before; the
 contract is proposed from the first 40 % of the rows. A table without time is shuffled (seed 0).
+Each seed, and each real table, is a cell that is kept with its commit and the hash of the code that it measures.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import yaml
 
+from benchmarks.kept_cells import KEPT_FOLDER, KeptCells, hash_code
 from benchmarks.planted import KINDS, TABLES, TUNED_KINDS, TUNED_TABLES, Clean, canonical, problem
 from windvane.tasks.models import features
 from windvane.tasks.models.problem_types import definitions
@@ -31,6 +34,7 @@ from windvane.tasks.validate.checks import duplicate_checks
 from windvane.tasks.validate.findings import TableFinding
 from windvane.tasks.validate.table_profile import TableSummary
 
+MEASURED_CODE = ("benchmarks/planted.py", "tasks/validate", "tasks/settings", "tasks/models", "tasks/ingest")
 STEPS = 20
 FIRST = 0.4
 SALES = ["total_volume", "small_hass_sold", "large_hass_sold", "xlarge_hass_sold", "total_bags", "small_bags"]
@@ -75,7 +79,7 @@ def told(
     return {(f.check, f.column, f.level) for f in found if f.level != "pass"}
 
 
-def planted(seeds: int, half: str) -> None:
+def planted(seeds: int, half: str, kept: KeptCells, code: str) -> None:
     """Each seed draws a clean table and plants every kind in it."""
     hits: dict[tuple[str, str], list[bool]] = {}
     missed: dict[tuple[str, str], list[str]] = {}
@@ -84,7 +88,8 @@ def planted(seeds: int, half: str) -> None:
         for i in range(seeds // 2 if half in (group, "both") else 0):
             seed = i if group == "tuned" else 1000 + i
             name = names[i % len(names)]
-            for kind, was_found in trial(name, LEARNABLE[group], seed):
+            cell = f"planted in {name}, seed {seed}"
+            for kind, was_found in kept.get(cell, code, lambda n=name, g=group, s=seed: [*trial(n, LEARNABLE[g], s)]):
                 hits.setdefault((kind, group), []).append(was_found)
                 if not was_found:
                     missed.setdefault((kind, group), []).append(f"{name} ({seed})")
@@ -132,18 +137,22 @@ def faults(clean: Clean, seed: int, kinds: list[str]) -> Iterator[tuple[str, boo
         yield kind, bool({(check, fault.column) for check in fault.checks} & after - before)
 
 
-def slices(data: Path) -> None:
+def slices(data: Path, kept: KeptCells, code: str) -> None:
     print("\n| table | way | slices | stops | warnings in | which |\n|---|---|---|---|---|---|")
     total = {"stop": 0, "warn": 0, "n": 0}
     for file, named in REAL.items():
         for way in ("grows", "stretch"):
             stops = warns = n = 0
             which: dict[str, int] = {}
-            for found in later(canonical(pl.read_parquet(data / file)), file, named, way):
+
+            def later_slices(file: str = file, named: dict[str, object] = named, way: str = way) -> list[list[Any]]:
+                return [[*found] for found in later(canonical(pl.read_parquet(data / file)), file, named, way)]
+
+            for found in kept.get(f"slices of {file}, {way}", code, later_slices):
                 n += 1
                 stops += any(level == "stop" for *_, level in found)
                 warns += bool(found)
-                for check, column, level in found:
+                for check, column, level in sorted(found, key=str):
                     key = f"{level} {check}{f':{column}' if column else ''}"
                     which[key] = which.get(key, 0) + 1
             said = ", ".join(f"{k} {v}" for k, v in sorted(which.items(), key=lambda item: -item[1])[:8]) or "-"
@@ -181,39 +190,48 @@ def later(
         }
 
 
-def whole(data: Path) -> None:
+def whole(data: Path, kept: KeptCells, code: str) -> None:
     """Every finding on every table as it is, the models' look and the sides' overlap included."""
     print("\n| table | level | check | column | figure | seconds |\n|---|---|---|---|---|---|")
     for file, named in REAL.items():
-        chosen = project_params.parse_settings(
-            {
-                "project": "p",
-                "problem": named,
-                "data": {"source": file},
-                "split": {"strategy": "time" if named["time"] else "random"},
-            }
+
+        def show(file: str = file, named: dict[str, object] = named) -> None:
+            show_findings(data, file, named)
+
+        kept.show(f"findings on {file}", code, show)
+
+
+def show_findings(data: Path, file: str, named: dict[str, object]) -> None:
+    """The lines of one table."""
+    chosen = project_params.parse_settings(
+        {
+            "project": "p",
+            "problem": named,
+            "data": {"source": file},
+            "split": {"strategy": "time" if named["time"] else "random"},
+        }
+    )
+    frame = canonical(pl.read_parquet(data / file))
+    if chosen.problem.time:
+        frame = frame.sort(chosen.problem.time, maintain_order=True)
+    began = time.monotonic()
+    seen = table_validation.inspect_table(frame, chosen, agreed(frame, chosen))
+    seconds = time.monotonic() - began
+    labelled = table_statistics.scan_frame(frame).filter(pl.col(chosen.problem.target).is_not_null()).collect()
+    place = np.linspace(0, 1, len(labelled), endpoint=False)
+    sides = (1 + (place >= 0.7) + (place >= 0.85)).astype(np.uint8)
+    found = [*seen.findings, *duplicate_checks.find_overlap(labelled, sides, chosen)]
+    if not any(f.level == "stop" for f in found):
+        columns = features.select_feature_columns(chosen, seen.profile)
+        train = labelled[: int(0.7 * len(labelled))].to_pandas()
+        found += model_checks.inspect_training_rows(
+            chosen, definitions.load_problem_type(chosen.problem.kind), columns, train, 2
         )
-        frame = canonical(pl.read_parquet(data / file))
-        if chosen.problem.time:
-            frame = frame.sort(chosen.problem.time, maintain_order=True)
-        began = time.monotonic()
-        seen = table_validation.inspect_table(frame, chosen, agreed(frame, chosen))
-        seconds = time.monotonic() - began
-        labelled = table_statistics.scan_frame(frame).filter(pl.col(chosen.problem.target).is_not_null()).collect()
-        place = np.linspace(0, 1, len(labelled), endpoint=False)
-        sides = (1 + (place >= 0.7) + (place >= 0.85)).astype(np.uint8)
-        found = [*seen.findings, *duplicate_checks.find_overlap(labelled, sides, chosen)]
-        if not any(f.level == "stop" for f in found):
-            columns = features.select_feature_columns(chosen, seen.profile)
-            train = labelled[: int(0.7 * len(labelled))].to_pandas()
-            found += model_checks.inspect_training_rows(
-                chosen, definitions.load_problem_type(chosen.problem.kind), columns, train, 2
-            )
-        for f in [f for f in found if f.level != "pass"]:
-            figure = f"{f.figure:.4g}" if isinstance(f.figure, float) else f.figure
-            print(f"| {file} | {f.level} | {f.check} | {f.column or ''} | {figure} | {seconds:.2f} |", flush=True)
-        if all(f.level == "pass" for f in found):
-            print(f"| {file} | pass | | | | {seconds:.2f} |", flush=True)
+    for f in [f for f in found if f.level != "pass"]:
+        figure = f"{f.figure:.4g}" if isinstance(f.figure, float) else f.figure
+        print(f"| {file} | {f.level} | {f.check} | {f.column or ''} | {figure} | {seconds:.2f} |", flush=True)
+    if all(f.level == "pass" for f in found):
+        print(f"| {file} | pass | | | | {seconds:.2f} |", flush=True)
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
@@ -230,15 +248,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--half", choices=["tuned", "other", "both"], default="both")
     parser.add_argument("--only", choices=["planted", "slices", "tables"], default=None)
+    parser.add_argument("--kept", type=Path, default=KEPT_FOLDER / "data_gate.jsonl")
     chosen = parser.parse_args()
     data = Path(os.environ["WINDVANE_DATA"])
-    began = time.monotonic()
+    kept, code, began = KeptCells(chosen.kept), hash_code(__file__, *MEASURED_CODE), time.monotonic()
     if chosen.only in (None, "planted"):
-        planted(chosen.seeds, chosen.half)
+        planted(chosen.seeds, chosen.half, kept, code)
     if chosen.only in (None, "slices"):
-        slices(data)
+        slices(data, kept, code)
     if chosen.only in (None, "tables"):
-        whole(data)
+        whole(data, kept, code)
     print(f"\n{time.monotonic() - began:.0f} s")
 
 

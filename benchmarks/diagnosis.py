@@ -1,12 +1,12 @@
 """How often the diagnosis names the change that was injected, how sure it was, and how far estimates without labels follow.
 
-    WINDVANE_DATA=<folder> python benchmarks/diagnosis.py [--quick] [--fit] [--unchanged N] [--only tuned|reported] [--jobs N]
+    WINDVANE_DATA=<folder> python benchmarks/diagnosis.py [--quick] [--fit] [--unchanged N] [--only tuned|reported] [--jobs N] [--kept FILE]
 
 Prints Markdown. Six causes, three strengths, six tables, five seeds, as benchmarks/injections.py fixes them; prices of the
 explanations were fitted on the three tuned tables alone (--fit prints them, from other seeds), the others are only reported.
 Labels of the first 60 % of a window's rows have come; once more at the middle strength, none has. What is decided after each window
 is counted too: laps from broken data, and false stops. --unchanged: only false alarms and false stops, on so many unchanged windows of
-each table and seed.
+each table and seed. What is printed of each half is a cell that is kept with its commit and the hash of the code that it measures.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import injections
 from benchmarks.injections import CAUSES, REPORTED, STRENGTHS, TUNED, Base, Table
+from benchmarks.kept_cells import KEPT_FOLDER, KeptCells, hash_code
 from windvane.monitoring import window_frames, window_loss
 from windvane.monitoring.diagnosis import evidence, explanations
 from windvane.monitoring.diagnosis.evidence import ChangeEvidence
@@ -51,6 +52,7 @@ from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.settings.monitoring_section import PolicyName
 
 SEEDS = (0, 1, 2, 3, 4)
+MEASURED_CODE = ("benchmarks/injections.py", "monitoring", "tasks/models", "tasks/evaluation")
 LEVEL = 0.01  # of drift's false alarms
 # Where the prices stood before anything was fitted, and how much they are held there.
 START = ExplanationPrices(
@@ -298,6 +300,7 @@ def main() -> None:
     args.add_argument("--only", choices=("tuned", "reported"), help="only these tables")
     args.add_argument("--unchanged", type=int, default=0, help="only so many unchanged windows of each table and seed")
     args.add_argument("--jobs", type=int, default=2)
+    args.add_argument("--kept", type=Path, default=KEPT_FOLDER / "diagnosis.jsonl")
     chosen = args.parse_args()
     started = clock.perf_counter()
     strengths = (1,) if chosen.quick else (0, 1, 2)
@@ -310,14 +313,19 @@ def main() -> None:
             f"\n{unlikelihood(FITTED_PRICES, judged):.4f} -> {unlikelihood(best, judged):.4f} nats a window\n\n{trusted(judged)}",
         )
         return
-    for title, tables in (("Tuned", TUNED), ("Reported", REPORTED)):
-        if chosen.only not in (None, title.lower()):
-            continue
+    kept, code = KeptCells(chosen.kept), hash_code(__file__, *MEASURED_CODE)
+
+    def show(title: str, tables: Sequence[Table]) -> None:
         judged = run(tables, SEEDS[:1] if chosen.quick else SEEDS, strengths, chosen.jobs, chosen.unchanged)
         if chosen.unchanged:
             print(f"## {title} tables, unchanged\n\n{decided(judged)}\n")
-            continue
-        print(f"## {title} tables\n\n{report(judged)}\n")
+        else:
+            print(f"## {title} tables\n\n{report(judged)}\n")
+
+    for title, tables in (("Tuned", TUNED), ("Reported", REPORTED)):
+        if chosen.only in (None, title.lower()):
+            name = f"{title}, quick {chosen.quick}, unchanged {chosen.unchanged}"
+            kept.show(name, code, lambda title=title, tables=tables: show(title, tables))
     print(f"{clock.perf_counter() - started:.0f} s")
 
 

@@ -2,7 +2,8 @@
 
 Each draw takes N rows at random, fits every candidate at its defaults on them, and judges on 2,000 other rows by the loss of the gate.
 A cell is the median over tables and draws of the candidate's loss relative to the best candidate of that draw (0: the best itself),
-and in how many draws it was the best. Tables that are not in the folder are left out.
+and in how many draws it was the best. Tables that are not in the folder are left out. Each table is a cell
+that is kept (--kept FILE) with its commit and the hash of the code that it measures.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.kept_cells import KEPT_FOLDER, KeptCells, hash_code
 from benchmarks.reading import labelled
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
@@ -66,12 +68,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--kept", type=Path, default=KEPT_FOLDER / "few_rows.jsonl")
     asked = parser.parse_args()
+    kept, code = KeptCells(asked.kept), hash_code(__file__, "tasks/models", "tasks/settings")
     gathered: dict[int, list[dict[str, float]]] = {rows: [] for rows in ROWS}
     for name, target in TABLES.items():
         if not (path := asked.folder / f"{name}.parquet").exists():
             continue
-        for rows, losses in drawn(path, target, asked.draws).items():
+        cell = f"{name}, {asked.draws} draws"
+        for rows, losses in kept.get(cell, code, lambda p=path, t=target: [*drawn(p, t, asked.draws).items()]):
             gathered[rows] += losses
         print(name, file=sys.stderr, flush=True)
     print("| rows | " + " | ".join(CANDIDATES) + " |\n|---|" + "---|" * len(CANDIDATES))

@@ -1,8 +1,9 @@
 """How often the gate promotes wrongly, and how often rightly: simulated losses whose truth is known, and real models.
 
-    python benchmarks/gate.py [--trials N] [--seed S] [--quick]
+    python benchmarks/gate.py [--trials N] [--seed S] [--quick] [--first] [--kept FILE]
 
-Prints Markdown. A share has its 99 % Clopper-Pearson interval; "above" marks one whose whole interval lies above alpha.
+Prints Markdown; each of its two parts is a cell that is kept with its commit and the hash of the gate's code. A share has its
+99 % Clopper-Pearson interval; "above" marks one whose whole interval lies above alpha.
 A pair of losses is h * exp(u) and h * exp(v) * (1 + worse): h is how hard a row is (heavy-tailed), u and v are what the
 two models make of it, drawn alike, so that worse = 0 is "nothing changed" and `worse` is the exact truth.
 """
@@ -22,6 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.kept_cells import KEPT_FOLDER, KeptCells, hash_code
 from windvane.tasks.gate.block_test import FloatArray, RowBlocks, form_blocks
 from windvane.tasks.gate.promotion_gate import (
     GateEvidence,
@@ -621,22 +623,16 @@ def table(title: str, rows: Sequence[Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="How often the gate promotes wrongly, and how often rightly.")
-    parser.add_argument("--trials", type=int, default=1500)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="few trials and small tables: seconds")
-    parser.add_argument("--first", action="store_true", help="only the first champion and small tables")
-    given = parser.parse_args()
-    trials = min(given.trials, 100) if given.quick else given.trials
-    most = 300 if given.quick else max(SIZES)
-    rng, began = np.random.default_rng(given.seed), clock.monotonic()
-    sizes = (100, 300) if given.quick else (100, 300, 1500)
-    other = np.random.default_rng([given.seed, 1])
-    print(table("The first champion against the dummy: promoted, per cent", first(trials, other, sizes)))
-    print(table("Small tables judged out of fold: promoted, per cent", folded(trials, other)))
-    if given.first:
-        return
+def show_first(trials: int, seed: int, sizes: tuple[int, ...]) -> None:
+    """Print the tables of the first champion and of small tables."""
+    rng = np.random.default_rng([seed, 1])
+    print(table("The first champion against the dummy: promoted, per cent", first(trials, rng, sizes)))
+    print(table("Small tables judged out of fold: promoted, per cent", folded(trials, rng)))
+
+
+def show_challengers(trials: int, seed: int, most: int, fitted: tuple[int, ...]) -> None:
+    """Print the tables of challengers. most: rows of the largest test split; fitted: fits and rows of real models, if few."""
+    rng = np.random.default_rng(seed)
     cells = [(world, n) for world in worlds() for n in world.sizes if n <= most]
     lines = [wrong(world, n, trials, rng) for world, n in cells]
     print(table("Wrong promotions, per cent (alpha 5, and 10 in the columns that end in 90)", lines))
@@ -646,8 +642,26 @@ def main() -> None:
     print(table("Five laps of a growing table, per cent of laps and of tables", laps(trials, rng)))
     print(table("Where alpha cannot be held, per cent", beyond(trials, rng)))
     print(table("Slice guard, per cent of judgements", [guard(max(20, trials // 5), rng)]))
-    print(table("Fitted models, per cent of judgements", real(trials, rng, *((6, 100) if given.quick else ()))))
-    print(f"{trials} trials a cell, seed {given.seed}, {clock.monotonic() - began:.0f} s")
+    print(table("Fitted models, per cent of judgements", real(trials, rng, *fitted)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="How often the gate promotes wrongly, and how often rightly.")
+    parser.add_argument("--trials", type=int, default=1500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="few trials and small tables: seconds")
+    parser.add_argument("--first", action="store_true", help="only the first champion and small tables")
+    parser.add_argument("--kept", type=Path, default=KEPT_FOLDER / "gate.jsonl")
+    given = parser.parse_args()
+    trials, seed = min(given.trials, 100) if given.quick else given.trials, given.seed
+    kept, code, began = KeptCells(given.kept), hash_code(__file__, "tasks/gate"), clock.monotonic()
+    name = f"{trials} trials, seed {seed}{', quick' if given.quick else ''}"
+    sizes = (100, 300) if given.quick else (100, 300, 1500)
+    kept.show(f"first, {name}", code, lambda: show_first(trials, seed, sizes))
+    if not given.first:
+        most, fitted = (300, (6, 100)) if given.quick else (max(SIZES), ())
+        kept.show(f"challengers, {name}", code, lambda: show_challengers(trials, seed, most, fitted))
+    print(f"{trials} trials a cell, seed {seed}, {clock.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ A run that was killed goes on, and after a change only the cells whose code has 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -45,6 +47,16 @@ class KeptCells:
             self._known[name, code] = json.loads(text)["result"]
             print(f"  {name}: done", file=sys.stderr, flush=True)
         return self._known[name, code]
+
+    def show(self, name: str, code: str, work: Callable[[], object]) -> None:
+        """Print what `work` prints: a cell whose result is text."""
+
+        def capture() -> str:
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                work()
+            return printed.getvalue()
+
+        print(self.get(name, code, capture), end="", flush=True)
 
 
 def hash_code(script: str, *names: str) -> str:

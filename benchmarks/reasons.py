@@ -3,6 +3,7 @@
 Each table: half of its rows, at random, train a model of each candidate, a quarter is held out for the scores, a quarter is new.
 Printed are the share of new rows within the interval or set at 0.9, the median width beside that of one width for all, and what a row
 costs: the shap package beside ours, and over HTTP on one connection, recorded in the ledger. WINDVANE_DATA names the folder of the tables.
+Each table is a cell that is kept (--kept FILE) with its commit and the hash of the code that it measures.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 import skops.io
 
 from benchmarks.agreement import TABLES, read_table
+from benchmarks.kept_cells import KEPT_FOLDER, KeptCells, hash_code
 from tests.support.served_models import Site, made_project, serving
 from windvane.serving.compiled import agreement, engine_files
 from windvane.serving.compiled.engine import CompiledEngine
@@ -133,13 +135,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", default=list(TABLES))
     parser.add_argument("--requests", type=int, default=1_000)
+    parser.add_argument("--kept", type=Path, default=KEPT_FOLDER / "reasons.jsonl")
     chosen = parser.parse_args()
+    kept, code = KeptCells(chosen.kept), hash_code(__file__, "serving", "tasks/models")
     print(
         "| table | candidate | new rows within, of 90 % | width | reasons, ms a row | shap | response, ms: plain, reasons, interval, both |"
     )
     print("|---|---|---|---|---|---|---|")
     for file in chosen.tables:
-        measure_table(file, chosen.requests)
+        kept.show(f"{file}, {chosen.requests} requests", code, lambda file=file: measure_table(file, chosen.requests))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.kept_cells import KeptCells, hash_code
 
 
@@ -18,6 +20,13 @@ def test_a_cell_is_computed_once_per_code(tmp_path: Path) -> None:
     assert kept.get("one", "code b", lambda: 2) == 2
     again = KeptCells(tmp_path / "kept" / "cells.jsonl")
     assert [again.get("one", code, not_run) for code in ("code a", "code b")] == [1, 2]
+
+
+def test_what_a_cell_printed_is_printed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = KeptCells(tmp_path / "cells.jsonl")
+    kept.show("table", "code", lambda: print("| 1 |\n| 2 |"))
+    kept.show("table", "code", not_run)
+    assert capsys.readouterr().out == "| 1 |\n| 2 |\n" * 2
 
 
 def test_half_a_line_of_a_killed_run_is_computed_again(tmp_path: Path) -> None:
