@@ -75,10 +75,11 @@ def test_a_changed_comment_is_unchanged_and_a_changed_line_another_version(own: 
     folder, _ = own
     (folder.path / "models.py").write_text(RIDGE + "# A comment.\n")
     assert run_in_process(folder)["verdict"] == "unchanged"
+    project = Project(folder.path)
+    before = len(versions.list_versions(project.ledger, project.name))
     (folder.path / "models.py").write_text(RIDGE.replace("alpha=1.0", "alpha=2.0"))
     again = run_in_process(folder)
-    assert (again["version"], again["depth"]) == (2, "search")
-    project = Project(folder.path)
+    assert (again["version"], again["depth"]) == (before + 1, "search")
     first = versions.find_version(project.ledger, project.name, 1)
     assert first is not None
     assert project.model(first).predict(make_own_table(3)).shape == (3,)

@@ -231,7 +231,9 @@ def test_no_process_sends_usage_statistics_or_imports_from_the_folder(two: tuple
     assert len(processes) >= 4
     for process in processes:
         told = process.environ()
-        assert {name: told.get(name) for name in wanted} == wanted
+        # Prefect writes the values of its own settings anew for what it starts: False instead of false.
+        same = {name: value for name, value in wanted.items() if told.get(name, "").lower() == value.lower()}
+        assert same == wanted
 
 
 def test_the_projects_commands_find_the_secret_and_a_foreign_server_gets_none(two: tuple[Up, Up]) -> None:
