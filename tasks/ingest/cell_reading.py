@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -300,11 +301,34 @@ def detect_delimiter(header: str) -> str:
 LONGEST_NAME, _KEPT_LETTERS, _HASH_LETTERS = 200, 180, 12
 
 
+# Around a name also those blanks that have no width, which no one sees.
+_NAME_BLANKS = "".join(
+    map(
+        chr,
+        (
+            *range(9, 14),
+            32,
+            0x85,
+            0xA0,
+            0x1680,
+            *range(0x2000, 0x200C),
+            0x2028,
+            0x2029,
+            0x202F,
+            0x205F,
+            0x2060,
+            0x3000,
+            0xFEFF,
+        ),
+    )
+)
+
+
 def call_column(name: str) -> str:
-    """What a column of this name is called: without blanks around it, and with a hash in place of what is behind 180 of more than 200
-    letters.
+    """What a column of this name is called: in Unicode's composed form, without blanks around it, and with a hash in place of what is
+    behind 180 of more than 200 letters.
     """
-    bare = name.strip()
+    bare = name.strip() if name.isascii() else unicodedata.normalize("NFC", name).strip(_NAME_BLANKS)
     if len(bare) <= LONGEST_NAME:
         return bare
     return f"{bare[:_KEPT_LETTERS]}…{hashlib.sha256(bare.encode('utf-8', 'replace')).hexdigest()[:_HASH_LETTERS]}"

@@ -319,7 +319,7 @@ def _require_names(path: Path, names: tuple[str, ...]) -> None:
 
 def _find_name_faults(path: Path, names: tuple[str, ...]) -> Iterator[str]:
     """Each column can be distinguished from the others by its name, also by people, and the name means nothing but itself."""
-    for name, count in Counter(name.strip() for name in names).items():
+    for name, count in Counter(map(call_column, names)).items():
         if name and count > 1:
             yield f"{path}: column {name!r} appears {count} times. Give each column a name of its own"
     for number, name in enumerate(names, 1):

@@ -5,6 +5,7 @@ Leaves what cells mean to column_types.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import io
@@ -126,18 +127,24 @@ def _read_start(path: Path, called: Path, format: FormatSettings) -> tuple[Table
 def open_text_table(path: Path, called: Path, scratch: Path, format: FormatSettings) -> tuple[Path, CsvDialect]:
     """A text table whose first filled line is its header, and how it is written. Raises InputError.
 
-    Where `path` has other lines above it, comments, or a header that does not name each cell, that is a copy in the folder `scratch`,
-    in which empty lines keep the numbers of the others.
+    Where `path` has other lines above it, comments, or a header that does not name each cell or begins as packed files do, that is a copy
+    in the folder `scratch`, in which empty lines keep the numbers of the others.
     """
     start, how = _read_start(path, called, format)
     blank = start.above and not any(line.strip() for line in read_start_lines(path, called)[: start.above])
     totals = find_total_rows(path, how) if format.total_rows == "drop" else None
-    if start.lines and not (totals or start.labels or format.comment or (start.above and (how.unnamed or not blank))):
+    with path.open("rb") as f:
+        disguised = f.read(2) in _PACKED_STARTS
+    odd = totals or start.labels or format.comment or (start.above and (how.unnamed or not blank))
+    if start.lines and not (odd or disguised):
         return path, how
     check_utf8(path, called)
     target, added = scratch / f"{len(list(scratch.iterdir()))}.table", 0
     header = format_delimited_rows([how.names], how.delimiter)[0]
-    with path.open(encoding="utf-8-sig", newline="") as f, target.open("w", encoding="utf-8", newline="") as out:
+    with (
+        path.open(encoding="utf-8-sig", newline="") as f,
+        target.open("w", encoding="utf-8-sig" if disguised else "utf-8", newline="") as out,
+    ):
         above = [_keep_end(line) for line in islice(f, start.above)]
         if start.lines == 0 and not above:
             above, added = [how.end], 1
@@ -159,6 +166,8 @@ def open_text_table(path: Path, called: Path, scratch: Path, format: FormatSetti
 
 
 _TAIL_BYTES = 1 << 16
+# polars takes what begins so for packed, and a header may: x^2. A byte order mark before it, in a copy, shows that it is text.
+_PACKED_STARTS = (b"x\x01", b"x^", b"x\x9c", b"x\xda")
 
 
 @dataclass(frozen=True)
@@ -276,6 +285,11 @@ def rewrite_as_parquet(path: Path, how: CsvDialect, target: Path, called: Path) 
 def check_utf8(path: Path, called: Path) -> None:
     """Raise InputError naming line, column and byte where the file is not UTF-8."""
     with path.open("rb") as f:
+        if f.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise InputError(
+                f"{called}: is UTF-16 text, as its first bytes show. Save the file as UTF-8: iconv -f UTF-16 -t UTF-8"
+            )
+        f.seek(0)
         start = 0
         for number, line in enumerate(f, 1):
             try:
@@ -381,6 +395,11 @@ def write_json_cells(
     found, rows = _kinds(path, called)
     if not rows:
         raise InputError(f"{called}: is empty. Export the table again, with a header and rows")
+    if rows == 1 and all(set(seen) == {_NESTED_KIND} for seen in found.values()):
+        raise InputError(
+            f"{called}: holds one object with all values of each column, and no rows. Export it as a list of objects: in pandas "
+            "to_json(orient='records')"
+        )
     for name, seen in found.items():
         if ignore is not None and len(_count_plain_kinds(seen)) > 1 and call_column(name) not in ignore:
             raise InputError(_mixture(path, called, name, _count_plain_kinds(seen), rows))
@@ -409,11 +428,14 @@ def _kinds(path: Path, called: Path) -> tuple[dict[str, Counter[str]], int]:
     return found, rows
 
 
+_NESTED_KIND = "nested values"
+
+
 def _json_kind(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         # Whole numbers that 64 bits do not hold are numbers all the same.
         return "whole" if -(2**63) <= value < 2**63 else "numbers"
-    return {str: "text", bool: "true/false", float: "numbers"}.get(type(value), "nested values")
+    return {str: "text", bool: "true/false", float: "numbers"}.get(type(value), _NESTED_KIND)
 
 
 def _count_plain_kinds(seen: Counter[str]) -> Counter[str]:

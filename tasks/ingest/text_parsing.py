@@ -6,6 +6,7 @@ Codes such as 00123 are no numbers.
 from __future__ import annotations
 
 import re
+import unicodedata
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -28,8 +29,8 @@ _WHOLE = r"^[+-]?[0-9]+$"
 
 
 def fold_spelling(word: str) -> str:
-    """A word without regard to case and blanks."""
-    return " ".join(word.split()).casefold()
+    """A word without regard to case, blanks, and the form in which Unicode has its letters."""
+    return " ".join(unicodedata.normalize("NFC", word).split()).casefold()
 
 
 def infer_number_kind(words: pl.Series) -> Literal["int", "float", "text"] | None:

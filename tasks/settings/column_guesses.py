@@ -47,12 +47,18 @@ _YEARS_RISING_SHARE = 0.72
 _START_SHARE = 0.1
 
 _TIME_NAME = re.compile(
-    r"^(ts|t|dt|time|date|day|datetime|timestamp|epoch|seq|sequence|step|year|yr|month|period|week|quarter)$"
+    r"^(ts|t|dt|at|when|time|date|day|datetime|timestamp|epoch|seq|sequence|step|year|yr|month|period|week|quarter)$"
     r"|(time|date|timestamp|_ts|_at|_on|_dt)$|^(date|time)_"
 )
 _YEAR_NAME = re.compile(r"^(year|yr|yyyy)$|(^|_)year$", re.IGNORECASE)
 _OTHER_TIME = re.compile(
     r"birth|dob|born|built|model|renov|expir|due|until|deadline|end|arriv|deliver|clos", re.IGNORECASE
+)
+# Seconds from 1970 to 2000 and to 2040.
+_EPOCH = (946_684_800, 2_208_988_800)
+# What is in the words of dates in any form: a year, three parts, or the name of a month.
+_DATE_SHAPE = re.compile(
+    r"(?<!\d)(?:19|20)\d\d(?!\d)|\d{1,2}[./-]\d{1,2}[./-]\d{2}|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[ ,.-]"
 )
 # Parts of a time, the coarsest first.
 _TIME_PARTS = {
@@ -205,7 +211,7 @@ def _is_time(values: pd.Series, column: ColumnProfile, named: bool, rises: float
     rising = rises >= _RISING_SHARE
     if column.type == "date":
         return column.distinct >= _TIMES and (rising or named)
-    unit = _name_calendar_unit(values, column.name)
+    unit = _name_calendar_unit(values, column.name, named=named)
     if unit == "year":  # in no order it is a property of the row, such as the year of a car
         return column.distinct >= _YEARS and rises >= _YEARS_RISING_SHARE
     if unit is not None:
@@ -213,8 +219,10 @@ def _is_time(values: pd.Series, column: ColumnProfile, named: bool, rises: float
     return column.distinct >= _TIMES and named and rising and not _begins_again(values)
 
 
-def _name_calendar_unit(values: pd.Series, name: str) -> str | None:
-    """What numbers count on the calendar: "year", "month" (200501), "day" (20050131); None: something else."""
+def _name_calendar_unit(values: pd.Series, name: str, *, named: bool) -> str | None:
+    """What numbers count on the calendar: "year", "month" (200501), "day" (20050131), of a column that is named as a time "epoch" (seconds
+    since 1970, or thousandths, ...); None: something else.
+    """
     known = values.dropna()
     if not len(known):
         return None
@@ -222,6 +230,8 @@ def _name_calendar_unit(values: pd.Series, name: str) -> str | None:
         return "year"
     if not (known % 1 == 0).all():
         return None
+    if named and any(known.between(_EPOCH[0] * part, _EPOCH[1] * part).all() for part in (1, 10**3, 10**6, 10**9)):
+        return "epoch"
     for unit, form, low, high in (("month", "%Y%m", 180_001, 220_012), ("day", "%Y%m%d", 18_000_101, 22_001_231)):
         if known.between(low, high).all():
             words = known.drop_duplicates().astype("int64").astype("str")
@@ -275,10 +285,12 @@ def find_ambiguous_date(values: pd.Series, column: ColumnProfile) -> str | None:
 
 
 def _find_unread_date(values: pd.Series, column: ColumnProfile) -> str | None:
-    """A word of a column that is named as a time and of whose words pandas would make dates, or None."""
-    if column.type not in ("text", "category") or column.distinct < _TIMES or not is_time_name(column.name):
+    """A word of a column that is named as a time, or whose words have the shape of dates, and of which pandas would make dates; or None."""
+    if column.type not in ("text", "category") or column.distinct < _TIMES:
         return None
     words = values.dropna().drop_duplicates().head(1000).astype("str")
+    if not is_time_name(column.name) and words.str.contains(_DATE_SHAPE).mean() < _RISING_SHARE:
+        return None
     with warnings.catch_warnings():  # pandas reports each form that it guesses
         warnings.simplefilter("ignore")
         read = pd.to_datetime(words, format="mixed", errors="coerce", utc=True)

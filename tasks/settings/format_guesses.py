@@ -168,7 +168,14 @@ def propose_format(opened: Sequence[FileCells], given: FormatSettings, notes: li
     """What data.format should be beside what is `given`; the lines about it go to `notes`."""
     if given.numbers is not None:
         return given
-    found = guess_number_form(_read_words(opened), any(f.dialect and f.dialect.delimiter == ";" for f in opened))
+    columns = _read_words(opened)
+    found = guess_number_form(columns, any(f.dialect and f.dialect.delimiter == ";" for f in opened))
+    if found is None and all(file.typed for file in opened) and (quoted := _find_quoted_numbers(columns)):
+        notes.append(
+            f"numbers of {', '.join(map(repr, quoted))} are written as words, such as {quoted[next(iter(quoted))]!r}: data.format: "
+            '{decimal: "."} (likely); without it in params.yaml they are text'
+        )
+        return given.model_copy(update={"decimal": "."})
     if found is None:
         return given
     form, names = found.form, ", ".join(map(repr, found.columns))
@@ -193,6 +200,18 @@ def propose_format(opened: Sequence[FileCells], given: FormatSettings, notes: li
             "them alike in the source, to learn from them too"
         )
     return given.model_copy(update={"decimal": form.decimal, "thousands": form.thousands, "signs": form.signs})
+
+
+def _find_quoted_numbers(columns: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Of a file that distinguishes words from numbers, the columns of words that all are numbers, not only digits as codes are, each with
+    one of them.
+    """
+    measured = {
+        name: next((w for w in words if not w.isdigit()), None)
+        for name, words in columns.items()
+        if all(map(is_plain_number, words))
+    }
+    return {name: word for name, word in measured.items() if word is not None}
 
 
 def guess_number_form(columns: Mapping[str, Sequence[str]], semicolons: bool) -> NumberGuess | None:

@@ -146,6 +146,10 @@ def require_slice_columns(settings: Settings, names: tuple[str, ...]) -> None:
 
 
 def _suggest_column(name: str, names: tuple[str, ...]) -> str:
+    if len(names) == 1:
+        return (
+            f"It has one column, {names[0]!r}: cells are parted by ',', ';', a tab or '|'. Export it with one of these"
+        )
     lower = {n.lower(): n for n in names}
     near = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.5)
     if near:

@@ -140,6 +140,12 @@ def test_a_json_list_comes_back_as_a_list_and_lines_as_lines(
         assert [json.loads(line) for line in score(root, source, target).read_text().splitlines()] == whole
 
 
+def test_names_are_found_in_each_form_and_come_back_as_they_are(root: Path) -> None:
+    header = "\u200bsize,garden\u00a0,town,day,note"
+    (root / "in.csv").write_text(header + "\n100,true,Ulm,2020-05-01,x\n")
+    assert score(root, "in.csv", "out.csv").read_text().startswith(header + ",prediction")
+
+
 def test_an_object_without_a_cell_comes_back_as_json() -> None:
     assert json.loads(score_files._append_values("{ }", '{"prediction":1}')) == {"prediction": 1}
     assert json.loads(score_files._append_values('{"a": 2 }', '{"prediction":1}')) == {"a": 2, "prediction": 1}

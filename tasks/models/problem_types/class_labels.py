@@ -11,7 +11,7 @@ from windvane.tasks.models.problem_types.definitions import ClassLabel
 
 # The usual names of the class to be found; of two classes of other names it is the later one in sorted order,
 # as in scikit-learn. It must not depend on the rows: a resampled half could otherwise swap precision's meaning.
-_POSITIVE_NAMES = {"1", "true", "yes", "y", "t", "positive", "pos"}
+_POSITIVE_NAMES = {"1", "true", "yes", "y", "t", "on", "positive", "pos", "ja", "oui", "sí", "si", "sim", "tak", "да"}
 
 
 def convert_to_target_classes(target: Any) -> NDArray[Any]:

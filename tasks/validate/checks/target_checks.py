@@ -113,8 +113,8 @@ def measure_explained_share(column: pd.Series, target: pd.Series) -> float:
     """
     has = target.notna() & column.notna()
     label, known, odd = target[has].astype("float64"), column[has], np.arange(int(has.sum())) % 2 == 1
-    if len(label) < 100 or label[odd].var() == 0:
-        return 0.0
+    if len(label) < 100 or not np.isfinite(label).all() or label[odd].var() == 0:
+        return 0.0  # infinite amounts are reported by themselves
     even = label[~odd]
     if _is_ordered(known):
         values = known.astype("int64" if known.dtype.kind == "M" else "float64").to_numpy(dtype="float64")
