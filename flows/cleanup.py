@@ -134,7 +134,7 @@ def find_deletable_items(project: Project, keep: int | None) -> Iterator[Deletab
         return path.suffix in (".json", ".skops") and _is_unused(path, CACHE_AGE_SECONDS)
 
     def is_left_over(path: Path) -> bool:
-        return path.name.removeprefix(EXPLORING_PREFIX) in finished
+        return path.name.rpartition("-")[2] in finished  # an exploring lap's has a word before the fingerprint
 
     def is_other_watch(path: Path) -> bool:
         return path.name.startswith("source-") and path.stem != watched and path.is_file()
