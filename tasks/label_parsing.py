@@ -272,7 +272,8 @@ def _parse_file(path: Path, ending: str, rules: LabelRules) -> Generator[LabelSt
             raise
         raise InputError(f"{path}: cannot be unpacked ({e}). Copy it again, or pack it anew") from None
     except LabelsRefused as e:
-        raise InputError(f"{path}: {e}. Nothing was recorded: fix the file, then send it again") from None
+        end = "" if str(e).endswith("?") else "."
+        raise InputError(f"{path}: {e}{end} Nothing was recorded: fix the file, then send it again") from None
 
 
 def parse_label_csv(body: bytes, rules: LabelRules) -> ReceivedLabels:

@@ -369,21 +369,4 @@ def check_file_signature(path: Path, called: Path, ending: str) -> None:
         return
     if ending in (".csv", ".tsv") and _JSON.match(text):
         raise InputError(f"{called}: is JSON, despite its name. Rename it to end in .jsonl, one row a line")
-    _check_width(called, head)
-
-
-def _check_width(called: Path, head: bytes) -> None:
-    """Text of two or four bytes a letter is full of NULs; in UTF-8 a NUL is a fault."""
-    wide = None
-    if head.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
-        wide = "UTF-32"
-    # In a table most characters are ASCII: where they take two bytes, one of each two is NUL.
-    elif head.startswith((b"\xff\xfe", b"\xfe\xff")) or head.count(b"\x00") > len(head) / 4:
-        wide = "UTF-16"
-    if wide is not None:
-        raise InputError(
-            f"{called}: line 1: is not UTF-8 text; it looks like {wide}. Save it as UTF-8: iconv -f {wide} -t UTF-8"
-        )
-    if b"\x00" in head:
-        line = head.count(b"\n", 0, head.index(b"\x00")) + 1
-        raise InputError(f"{called}: line {line} holds a NUL byte: no text has one. Fix that line, or export it again")
+    text_files.check_width(called, head)

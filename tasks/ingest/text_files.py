@@ -5,7 +5,6 @@ Leaves what cells mean to column_types.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import csv
 import io
@@ -165,7 +164,7 @@ def open_text_table(path: Path, called: Path, scratch: Path, format: FormatSetti
     return target, replace(how, header=how.names, added=added)
 
 
-_TAIL_BYTES = 1 << 16
+_TAIL_BYTES, _HEAD_BYTES = 1 << 16, 1 << 12
 # polars takes what begins so for packed, and a header may: x^2. A byte order mark before it, in a copy, shows that it is text.
 _PACKED_STARTS = (b"x\x01", b"x^", b"x\x9c", b"x\xda")
 
@@ -282,13 +281,27 @@ def rewrite_as_parquet(path: Path, how: CsvDialect, target: Path, called: Path) 
         raise InputError(f"{called}: cannot be read as CSV: {e}. Export it again") from None
 
 
+def check_width(called: Path, head: bytes) -> None:
+    """Raise InputError for text of two or four bytes a letter, which is full of NULs; in UTF-8 one is a fault. `head`: its first bytes."""
+    wide = None
+    if head.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        wide = "UTF-32"
+    # In a table most characters are ASCII: where they take two bytes, one of each two is NUL.
+    elif head.startswith((b"\xff\xfe", b"\xfe\xff")) or head.count(b"\x00") > len(head) / 4:
+        wide = "UTF-16"
+    if wide is not None:
+        raise InputError(
+            f"{called}: line 1: is not UTF-8 text; it looks like {wide}. Save it as UTF-8: iconv -f {wide} -t UTF-8"
+        )
+    if b"\x00" in head:
+        line = head.count(b"\n", 0, head.index(b"\x00")) + 1
+        raise InputError(f"{called}: line {line} holds a NUL byte: no text has one. Fix that line, or export it again")
+
+
 def check_utf8(path: Path, called: Path) -> None:
     """Raise InputError naming line, column and byte where the file is not UTF-8."""
     with path.open("rb") as f:
-        if f.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            raise InputError(
-                f"{called}: is UTF-16 text, as its first bytes show. Save the file as UTF-8: iconv -f UTF-16 -t UTF-8"
-            )
+        check_width(called, f.read(_HEAD_BYTES))
         f.seek(0)
         start = 0
         for number, line in enumerate(f, 1):

@@ -45,7 +45,9 @@ def test_a_header_that_begins_as_packed_files_do_is_text(name: str, ending: str,
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
 def test_utf_16_is_named_as_such(encoding: str, tmp_path: Path) -> None:
     content = ("\ufeff" * (encoding != "utf-16") + make_table().to_csv(index=False)).encode(encoding)
-    with pytest.raises(InputError, match=r"t.csv: is UTF-16 text.*iconv -f UTF-16 -t UTF-8"):
+    with pytest.raises(
+        InputError, match=r"t.csv: line 1: is not UTF-8 text; it looks like UTF-16. .*iconv -f UTF-16 -t UTF-8"
+    ):
         propose_file(tmp_path, "t.csv", content)
 
 
