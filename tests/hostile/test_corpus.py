@@ -29,6 +29,7 @@ from tests.hostile import (
 from tests.hostile.case import Case
 from tests.hostile.verdicts import MADE, OUTPUTS, judged, lying, params, shown
 from windvane.cli.main import main
+from windvane.tasks.ingest.cell_reading import call_column
 from windvane.tasks.reports import data_report
 from windvane.tasks.settings import project_params
 from windvane.tasks.split import data_split
@@ -145,7 +146,7 @@ def test_init_proposes_or_says_why_not(case: Case, tmp_path: Path, monkeypatch: 
         assert not Path(project_params.PARAMS_FILE).exists()
         return
     proposed = project_params.load_settings()
-    assert proposed.problem.target == case.problem.get("target", "price")
+    assert proposed.problem.target == call_column(case.problem.get("target", "price"))
     assert proposed.data.source == case.file
     again = judged(Path(), project_params.read_params(Path(project_params.PARAMS_FILE)))
     assert case.verdict == "stop" or again.verdict != "stop", again.said
