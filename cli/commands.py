@@ -137,9 +137,9 @@ def _check_params(project: Project, _: Console) -> None:
 
 
 def _check_search(project: Project, _: Console) -> None:
-    """Hyperparameters that a person wrote, and own candidates: names and values. Where there are none, no library is imported for it."""
+    """Hyperparameters that a person wrote, and all own code: names and values. Where there are none, no library is imported for it."""
     settings = project.settings
-    if not (settings.search.method == "manual" or settings.search.grid or settings.search.own_candidates):
+    if not (settings.search.method == "manual" or settings.search.grid or settings.own_names):
         return
     from windvane.tasks.models import own_code
     from windvane.tasks.search import search_plan

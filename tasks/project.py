@@ -102,8 +102,22 @@ class Project:
             ) from None
         from windvane.tasks.stores.model_files import read_stored_code
 
-        own = read_stored_code(self.stored(version), version.manifest_sha256)
+        stored = read_stored_code(self.stored(version), version.manifest_sha256)
+        own = next((code for code in stored if code.role == "candidate"), None)
         return settings if own is None else settings.use_stored_code(name, dict(own.files), own.trusted)
+
+    def watch_settings(self, version: Version) -> Settings:
+        """refit_settings(), with metric and loss as the version was judged by: its record and its windows are measured alike, whatever
+        became of the file.
+        """
+        settings = self.refit_settings(version)
+        if not settings.problem.own_functions:
+            return settings
+        from windvane.tasks.stores.model_files import read_stored_code
+
+        for code in read_stored_code(self.stored(version), version.manifest_sha256):
+            settings = settings.use_stored_measure(code.role, code.name, dict(code.files))
+        return settings
 
     @property
     def tracking_uri(self) -> str | None:

@@ -172,7 +172,9 @@ def _contrast_labelled_rows(
     if kind.continuous:
         y = np.concatenate(truth)
         scale = np.concatenate([model.record, case.expected[came]]) if model.folds else np.ones(len(y))
-        if problem.headline != "mae":
+        if problem.loss is not None:  # whatever its unit is, it is not the target's
+            scale = np.ones(len(y))
+        elif problem.built_in_metric != "mae":
             scale = np.sqrt(np.maximum(scale, 0))
         errors, basis = _compute_residuals(y, prediction, scale, len(record)), contrasts.build_number_basis(y)
         labels = contrasts.contrast_labels(y[:, None], sides, number=True)

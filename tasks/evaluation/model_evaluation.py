@@ -237,8 +237,11 @@ def _examine_fit(
     constant = fit_baseline(kind, known, problem.headline, known_counts)
     base = scorer.score(sides.validation, constant(len(scorer.y)))
 
+    # Of a metric of the user's own nobody knows what a perfect model has, unless it counts errors.
+    bounded = not (metric.own and metric.greater_is_better)
+
     def skilled(value: float) -> float | None:
-        return compute_skill(value, base, metric.greater_is_better)
+        return compute_skill(value, base, metric.greater_is_better) if bounded else None
 
     tried = search_plan.list_candidates(settings, kind)
     evidence = FitEvidence(
@@ -259,6 +262,7 @@ def _examine_fit(
         simpler=complexity.better(metric.greater_is_better) if complexity else None,
         untried=tuple(name for name in search_plan.propose_candidates(rows) if name not in (*tried, spec.candidate)),
         own_baseline=scorer.score(sides.train, constant(len(known))),
+        bounded=bounded,
     )
     leaned = measure_importance(settings, kind, task.columns, model, sides.validation, pieces, seed)
     return _FitFindings(evidence, learning, complexity, leaned)

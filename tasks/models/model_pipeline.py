@@ -26,7 +26,7 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.models import class_balance
 from windvane.tasks.models.class_balance import UNBALANCED, BalancedClassifier, ClassBalance
 from windvane.tasks.models.features import FeatureColumns, build_feature_transformer, conform_frame
-from windvane.tasks.models.own_code import explain_own_errors
+from windvane.tasks.models.own_modules import explain_own_errors
 from windvane.tasks.models.problem_types import classification
 from windvane.tasks.models.problem_types.definitions import HyperparameterValue, Metric, ProblemType, adapt_to_row_count
 from windvane.tasks.models.row_weights import read_row_weights
@@ -261,8 +261,8 @@ def _fit_once(
     # Rows, not class_weight: boosting maps that by its own codes of the classes.
     each = _count_rows(frame, truth, options, None if treated else counts)
     more = {} if each is None else {"model__sample_weight": each}
-    candidate = kind.candidates[spec.candidate]
-    with limit_to_one_thread(), warnings.catch_warnings(), explain_own_errors(candidate, "fit"):
+    own = kind.list_own_code(spec.candidate)
+    with limit_to_one_thread(), warnings.catch_warnings(), explain_own_errors(own, "fit"):
         warnings.simplefilter("ignore", ConvergenceWarning)
         pipeline.fit(inputs, truth, **more)
     if counts is not None and treated:

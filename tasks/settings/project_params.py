@@ -16,7 +16,7 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.settings import own_code_names
 from windvane.tasks.settings.data_section import ColumnName, DataSettings, SettingsSection, expand_variables
 from windvane.tasks.settings.monitoring_section import MonitorSettings, RetrainSettings, ScheduleSettings
-from windvane.tasks.settings.own_code_names import BUILT_IN_CANDIDATES
+from windvane.tasks.settings.own_code_names import BUILT_IN_CANDIDATES, OwnCodeRole
 from windvane.tasks.settings.serving_section import LedgerSettings, PortSettings, ServeSettings
 
 PARAMS_FILE = "params.yaml"
@@ -56,15 +56,38 @@ class ProblemSettings(SettingsSection):
     weight: ColumnName | None = None
     ignore: tuple[ColumnName, ...] = ()
     metric: str | None = None
+    greater_is_better: bool | None = None
+    loss: str | None = None
     goal: float | None = None
+    # No key: see Settings.own_sources.
+    _own_sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _measured(self) -> ProblemSettings:
+        allowed, own = METRICS_BY_KIND[self.kind], own_code_names.is_own_function(self.metric)
+        if self.metric is not None and not own and self.metric not in allowed:
+            raise ValueError(
+                f"metric: {self.metric!r} is not a metric of {self.kind}. Allowed: {_choices(allowed, self.metric)}, FILE.py:FUNCTION"
+            )
+        for key, name in (("metric", self.metric if own else None), ("loss", self.loss)):
+            if name is not None:
+                refuse_function_name(key, name)
+        if own and self.headline in allowed:
+            raise ValueError(
+                f"metric: {self.headline} is the name of a metric of Windvane's. Give the function another name"
+            )
+        if own and self.greater_is_better is None:
+            raise ValueError(
+                "greater_is_better: is missing, and problem.metric is your own. Write true if more of it is better, else false"
+            )
+        if not own and self.greater_is_better is not None:
+            raise ValueError(
+                "greater_is_better: is of a metric of your own, and problem.metric is Windvane's. Set it to null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> ProblemSettings:
-        allowed = METRICS_BY_KIND[self.kind]
-        if self.metric is not None and self.metric not in allowed:
-            raise ValueError(
-                f"metric: {self.metric!r} is not a metric of {self.kind}. Allowed: {_choices(allowed, self.metric)}"
-            )
         seen: dict[str, str] = {}
         roles = (("target", self.target), ("time", self.time), ("id", self.id), ("weight", self.weight))
         for role, column in roles:
@@ -83,8 +106,40 @@ class ProblemSettings(SettingsSection):
 
     @property
     def headline(self) -> str:
-        """The metric that ranks candidates: the user's, else the problem type's first."""
-        return self.metric or METRICS_BY_KIND[self.kind][0]
+        """The metric that ranks candidates, by the name that people see: the user's, else the problem type's first."""
+        return self.metric.rpartition(":")[2] if self.metric else METRICS_BY_KIND[self.kind][0]
+
+    @property
+    def built_in_metric(self) -> str:
+        """Windvane's metric whose loss is compared where the user has no loss: of a metric of their own the problem type's first."""
+        return METRICS_BY_KIND[self.kind][0] if own_code_names.is_own_function(self.metric) else self.headline
+
+    @property
+    def own_functions(self) -> dict[OwnCodeRole, str]:
+        """The user's own metric and loss, by what they are."""
+        named: dict[OwnCodeRole, str | None] = {"metric": self.metric, "loss": self.loss}
+        return {role: name for role, name in named.items() if name is not None and own_code_names.is_own_function(name)}
+
+    @property
+    def own_sources(self) -> dict[str, str]:
+        """The texts that metric and loss are of."""
+        return self._own_sources
+
+    def with_sources(self, files: Mapping[str, str]) -> ProblemSettings:
+        """The same with other texts of some files."""
+        changed = self.model_copy()
+        changed._own_sources = {**self._own_sources, **files}
+        return changed
+
+
+def refuse_function_name(key: str, name: str) -> None:
+    """Raise ValueError where `name` cannot be a function of the user's own."""
+    if ":" not in name:
+        raise ValueError(f"{key}: {name!r} names no function. Write FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION")
+    try:
+        own_code_names.parse_code_place(name)
+    except ValueError as e:
+        raise ValueError(f"{key}: {e}") from None
 
 
 class SplitSettings(SettingsSection):
@@ -192,6 +247,17 @@ class Settings(SettingsSection):
     def own_sources(self) -> dict[str, str]:
         """The text of the user's own files by path, as it was when params.yaml was read."""
         return self._own_sources
+
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """All that is the user's own, as params.yaml names it."""
+        return (*self.search.own_candidates, *self.problem.own_functions.values())
+
+    def use_stored_measure(self, role: OwnCodeRole, name: str, files: Mapping[str, str]) -> Settings:
+        """These settings with a metric or loss as the text has it that a version was stored with, if it has the same name."""
+        if self.problem.own_functions.get(role) != name:
+            return self
+        return self.model_copy(update={"problem": self.problem.with_sources(files)})
 
     def defines_candidate(self, name: str) -> bool:
         """Whether search.candidates and the files of today give this candidate, as far as can be seen without a run of their code. Raises
@@ -329,9 +395,9 @@ def parse_settings(content: dict[str, Any], path: Path | str = PARAMS_FILE) -> S
     except ValidationError as e:
         problems = [describe_validation_error(error, Settings) for error in e.errors()]
         raise InputError(f"{path}: " + "; ".join(problems)) from None
-    if settings.search.own_candidates:
-        files = own_code_names.read_own_sources(Path(path).parent, settings.search.own_candidates)
-        settings._own_sources.update(files)
+    if settings.own_names:
+        settings._own_sources.update(own_code_names.read_own_sources(Path(path).parent, settings.own_names))
+        settings.problem._own_sources.update(settings._own_sources)
     return settings
 
 
