@@ -26,6 +26,7 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.models import class_balance
 from windvane.tasks.models.class_balance import UNBALANCED, BalancedClassifier, ClassBalance
 from windvane.tasks.models.features import FeatureColumns, build_feature_transformer, conform_frame
+from windvane.tasks.models.own_features import OwnFeatures
 from windvane.tasks.models.own_modules import explain_own_errors
 from windvane.tasks.models.problem_types import classification
 from windvane.tasks.models.problem_types.definitions import HyperparameterValue, Metric, ProblemType, adapt_to_row_count
@@ -91,6 +92,7 @@ TRUSTED_TYPES: tuple[str, ...] = (
     "windvane.tasks.models.model_pipeline.AveragedClassifier",
     "windvane.tasks.models.model_pipeline.AveragedRegressor",
     "windvane.tasks.models.features.DateEncoder",
+    "windvane.tasks.models.own_features.OwnFeatures",
 )
 
 
@@ -161,9 +163,12 @@ def build_pipeline(spec: ModelConfiguration, kind: ProblemType, columns: Feature
         model = TransformedTargetRegressor(model, func=np.log, inverse_func=np.exp, check_inverse=False)
     if spec.balance.treatment is not None:
         first = len(columns.numbers) + len(columns.booleans)
-        codes = () if candidate.scaled else tuple(range(first, first + len(columns.low)))
+        codes = () if candidate.scaled or kind.features is not None else tuple(range(first, first + len(columns.low)))
         model = BalancedClassifier(model, spec.balance.treatment, codes, seed)
-    features = build_feature_transformer(columns, scaled=candidate.scaled, continuous=kind.continuous, seed=seed)
+    if kind.features is not None:
+        features: Any = OwnFeatures(kind.features(), candidate.scaled, kind.continuous, seed)
+    else:
+        features = build_feature_transformer(columns, scaled=candidate.scaled, continuous=kind.continuous, seed=seed)
     return Pipeline([("features", features), ("model", model)])
 
 

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.utils import get_tags
 
 from windvane.tasks import errors
-from windvane.tasks.models import own_metrics
+from windvane.tasks.models import own_features, own_metrics
 from windvane.tasks.models.own_modules import (
     describe_own_code,
     explain_own_errors,
@@ -39,19 +39,30 @@ _LOG_TARGET = {"log_target": ChoiceSet((False, True), False)}
 
 
 def load_project_problem_type(settings: Settings, positive: ClassLabel | None = None) -> ProblemType:
-    """The problem type of params.yaml with all that is the user's own: candidates, metric and loss. Runs their code.
+    """The problem type of params.yaml with all that is the user's own: candidates, features, metric and loss. Runs their code.
 
     Raises OwnCodeError naming what cannot be imported or is not what it must be.
     """
     kind = own_metrics.load_measured_problem_type(settings.problem, positive)
+    if settings.features is not None:
+        features, code = own_features.load_own_features(
+            settings.features, settings.own_sources, settings.search.trusted
+        )
+        kind = replace(kind, features=features, own=(*kind.own, code))
     own = {name: _load_candidate(name, kind, settings) for name in settings.search.own_candidates}
     return replace(kind, candidates={**kind.candidates, **own}) if own else kind
 
 
 def use_stored_model_code(kind: ProblemType, stored: Iterable[OwnCode]) -> ProblemType:
-    """The problem type with a candidate as the text has it that a version was stored with."""
-    candidates = {code.name: load_stored_candidate(code) for code in stored if code.role == "candidate"}
-    return replace(kind, candidates={**kind.candidates, **candidates})
+    """The problem type with features and candidate as the text has them that a version was stored with."""
+    kind = replace(kind, features=None, own=tuple(code for code in kind.own if code.role != "features"))
+    for code in stored:
+        if code.role == "candidate":
+            kind = replace(kind, candidates={**kind.candidates, code.name: load_stored_candidate(code)})
+        elif code.role == "features":
+            features, _ = own_features.load_own_features(code.name, dict(code.files))
+            kind = replace(kind, features=features, own=(*kind.own, code))
+    return kind
 
 
 def load_stored_candidate(own: OwnCode) -> CandidateModel:

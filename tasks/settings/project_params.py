@@ -230,6 +230,7 @@ class Settings(SettingsSection):
     project: str
     problem: ProblemSettings
     data: DataSettings
+    features: str | None = None
     split: SplitSettings = SplitSettings()
     search: SearchSettings = SearchSettings()
     gate: GateSettings = GateSettings()
@@ -251,7 +252,8 @@ class Settings(SettingsSection):
     @property
     def own_names(self) -> tuple[str, ...]:
         """All that is the user's own, as params.yaml names it."""
-        return (*self.search.own_candidates, *self.problem.own_functions.values())
+        features = () if self.features is None else (self.features,)
+        return (*self.search.own_candidates, *self.problem.own_functions.values(), *features)
 
     def use_stored_measure(self, role: OwnCodeRole, name: str, files: Mapping[str, str]) -> Settings:
         """These settings with a metric or loss as the text has it that a version was stored with, if it has the same name."""
@@ -289,6 +291,17 @@ class Settings(SettingsSection):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
             raise ValueError(f"{value!r} cannot name a registered model. Use letters, digits, '-', '_' or '.'")
         return value
+
+    @model_validator(mode="after")
+    def _transformed(self) -> Settings:
+        if self.features is not None:
+            refuse_function_name("features", self.features)
+            if self.search.imbalance == "smote":
+                raise ValueError(
+                    "search.imbalance: smote draws rows between others by Windvane's own features, and features is set. Choose weights, "
+                    "oversample, undersample or null"
+                )
+        return self
 
     @model_validator(mode="after")
     def _weighted(self) -> Settings:

@@ -92,6 +92,7 @@ def hash_own_code(settings: Settings, spec: dict[str, Any] | None = None) -> dic
     names = settings.search.own_candidates
     if spec is not None:
         names = (spec["candidate"],) if is_own_candidate(spec["candidate"]) else ()
+    names = (*names, *(() if settings.features is None else (settings.features,)))
     sources = dict.fromkeys(names, settings.own_sources)
     sources |= dict.fromkeys(settings.problem.own_functions.values(), settings.problem.own_sources)
     found: dict[str, Any] = {}

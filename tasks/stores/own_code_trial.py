@@ -17,6 +17,7 @@ from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.class_balance import ClassBalance
 from windvane.tasks.models.features import conform_frame
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
+from windvane.tasks.models.own_features import OwnFeatures
 from windvane.tasks.models.own_modules import explain_own_errors
 from windvane.tasks.models.problem_types.definitions import CandidateModel, OwnCodeError, Predictions, ProblemType
 from windvane.tasks.search import search_plan
@@ -31,12 +32,14 @@ _TOLERANCE = 1e-6
 
 
 def try_own_code(task: ModelTask, rows: pd.DataFrame) -> None:
-    """Try metric and loss, and each own candidate of the search at its defaults, on some of these labelled rows. Raises OwnCodeError
-    with what is wrong.
+    """Try metric, loss and features, and each own candidate of the search at its defaults, on some of these labelled rows. Raises
+    OwnCodeError with what is wrong.
     """
     if not any(map(task.problem_type.list_own_code, task.problem_type.candidates)):
         return
     _try_measures(task, _take_rows(task, rows))
+    if task.problem_type.features is not None:
+        _try_features(task, _take_rows(task, rows))
     for name in search_plan.list_candidates(task.settings, task.problem_type):
         candidate = task.problem_type.candidates[name]
         if candidate.own is not None:
@@ -84,6 +87,53 @@ def _make_up_predictions(kind: ProblemType, truth: NDArray[Any]) -> Predictions:
     return Predictions(other, proba, classes, kind.positive)
 
 
+def _try_features(task: ModelTask, rows: pd.DataFrame) -> None:
+    kind, seed = task.problem_type, task.settings.split.seed
+    assert kind.features is not None
+    own = tuple(code for code in kind.own if code.role == "features")
+    name, inputs = own[0].name, conform_frame(rows, task.columns, "training rows")
+    truth = kind.truth(rows[task.settings.problem.target])
+
+    def fit() -> OwnFeatures:
+        assert kind.features is not None
+        with explain_own_errors(own, "fit"):
+            return OwnFeatures(kind.features(), False, kind.continuous, seed).fit(inputs, truth)
+
+    def transform(features: OwnFeatures, frame: pd.DataFrame, doing: str = "transform") -> NDArray[Any]:
+        with explain_own_errors(own, doing):
+            return features.transform(frame)
+
+    def compare(one: NDArray[Any], other: NDArray[Any], wrong: str) -> None:
+        if not (one.shape == other.shape and np.allclose(one, other, _TOLERANCE, _TOLERANCE, equal_nan=True)):
+            raise OwnCodeError(f"{name}: {wrong}")
+
+    features = fit()
+    found = transform(features, inputs)
+    compare(
+        found, transform(features, inputs), "gives other features the second time. Draw nothing by chance in transform"
+    )
+    compare(
+        found, transform(fit(), inputs), "two fits on the same rows give other features. Draw all chance from a seed"
+    )
+    alone = "gives a row other features among others than alone, or in another order. A row's features may depend on its own values alone"
+    compare(found[::-1], transform(features, inputs.iloc[::-1]), alone)
+    for at in np.linspace(0, len(rows) - 1, _SINGLE_ROWS).astype(int):
+        compare(found[[at]], transform(features, inputs.iloc[[at]]), alone)
+    transform(features, _make_empty_row(task), "transform of a row without values")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "features.skops"
+        digest = model_files.save_pipeline(features, path, own)
+        with explain_own_errors(own, "loading the stored features"):
+            stored = model_files.load_pipeline(path, digest, own)
+    assert stored is not None
+    lost = "gives other features once stored and loaded. Keep all that it has learned in attributes of the object"
+    compare(found, transform(stored, inputs, "transform of the stored features"), lost)
+
+
+def _make_empty_row(task: ModelTask) -> pd.DataFrame:
+    return conform_frame(pd.DataFrame({column: [None] for column in task.columns.names}), task.columns, "an empty row")
+
+
 def _take_rows(task: ModelTask, rows: pd.DataFrame) -> pd.DataFrame:
     """Some rows, evenly, and of each class at least a few."""
     target = task.settings.problem.target
@@ -114,8 +164,7 @@ def _try_candidate(task: ModelTask, candidate: CandidateModel, rows: pd.DataFram
             raise OwnCodeError(
                 f"{name}: predicts a single row otherwise than among others. A prediction may depend on its own row alone"
             )
-    empty = conform_frame(pd.DataFrame({column: [None] for column in task.columns.names}), task.columns, "an empty row")
-    _predict(task, candidate, model, empty, "predict of a row without values")
+    _predict(task, candidate, model, _make_empty_row(task), "predict of a row without values")
     own = task.problem_type.list_own_code(name)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.skops"

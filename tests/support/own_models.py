@@ -71,6 +71,36 @@ def gain(y_true, probabilities):
 def class_loss(y_true, probabilities):
     return np.where(y_true == "high", 5.0 * probabilities["low"], probabilities["high"])
 """
+FEATURES = """import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin
+
+
+class Means(TransformerMixin, BaseEstimator):
+    def fit(self, X, y=None):
+        self.centre_ = X["a"].mean()
+        return self
+
+    def transform(self, X):
+        return X.assign(square=(X["a"] - self.centre_) ** 2, both=X["c"] + "!")
+
+
+class Numbers(Means):
+    def transform(self, X):
+        return np.column_stack([X["a"] - self.centre_, X["c"] == "x"])
+
+
+def build():
+    return Means()
+
+
+def numbers():
+    return Numbers()
+
+
+def by_row(frame):
+    return frame.assign(square=frame["a"] ** 2)
+"""
 COLUMNS = FeatureColumns(numbers=("a",), low=("c",))
 
 
@@ -98,16 +128,16 @@ def read_own_settings(
 
 
 def read_measured_settings(
-    folder: Path, text: str = METRICS, kind: str = "regression", content: dict[str, Any] | None = None, **problem: Any
+    folder: Path, text: str = METRICS, kind: str = "regression", features: str | None = None, **problem: Any
 ) -> Settings:
-    """Settings of a project in `folder` with Windvane's linear model, whose metrics.py holds `text`."""
-    (folder / "metrics.py").write_text(text, encoding="utf-8")
+    """Settings of a project in `folder` with Windvane's linear model, whose metrics.py (with `features` features.py) holds `text`."""
+    (folder / ("metrics.py" if features is None else "features.py")).write_text(text, encoding="utf-8")
     whole = {
         "project": "own",
         "problem": {"kind": kind, "target": "y", **problem},
         "data": {"source": "table.csv"},
+        "features": features,
         "search": {"candidates": ["linear"], "trials": 2},
-        **(content or {}),
     }
     return project_params.parse_settings(whole, folder / "params.yaml")
 

@@ -184,7 +184,8 @@ class ProblemType:
     truth: a target column -> array (n,) as the models learn it. predict: (fitted pipeline, features) -> Predictions.
     loss: (truth, predictions, headline metric's name) -> additive loss per row (n,); loss_name: its name.
     log_target: truth -> whether its logarithm should be tried too; a class has none. positive: see Predictions. objectives: what
-    candidates minimise under a headline, where that is not their default. own: the user's own metric, loss and features.
+    candidates minimise under a headline, where that is not their default. features: what makes the user's own transformer
+    (tasks/models/own_features.py); None: there is none. own: the code of the user's metric, loss and features.
     """
 
     name: str
@@ -198,6 +199,7 @@ class ProblemType:
     log_target: Callable[[NDArray[Any]], bool] = lambda _: False
     positive: ClassLabel | None = None
     objectives: Mapping[str, str] = field(default_factory=dict)
+    features: Callable[[], Any] | None = None
     own: tuple[OwnCode, ...] = ()
 
     def list_own_code(self, candidate: str) -> tuple[OwnCode, ...]:
