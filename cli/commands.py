@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def init_project(root: Path, table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
     """Propose settings for a table: write params.yaml, schema.yaml, and what DVC needs. A remote source is fetched, as a lap would."""
     from windvane.tasks import project_files
-    from windvane.tasks.settings import settings_proposal, yaml_files
+    from windvane.tasks.settings import code_examples, settings_proposal, yaml_files
     from windvane.tasks.settings.data_section import parse_format_options
     from windvane.tasks.sources import fetch
     from windvane.tasks.stores import dvc_pipeline
@@ -37,6 +37,7 @@ def init_project(root: Path, table: str, options: dict[str, Any], console: Conso
     chosen = settings_proposal.parse_table_address(
         table, options.pop("query"), options.pop("key"), options.pop("private"), form
     )
+    with_code = options.pop("with_code", False)
     fetched = fetch.fetch_source(root, chosen, options["id"])
     if fetched.moved:
         console.print(f"  {fetched.text()}")
@@ -47,6 +48,7 @@ def init_project(root: Path, table: str, options: dict[str, Any], console: Conso
             *dvc_pipeline.prepare_dvc_folder(root),
         ]
         written += [".gitignore"] if project_files.ignore_state_folder(root) else []
+        written += code_examples.write_code_examples(root) if with_code else ()
         project_files.write_stage_inputs(root)
         fetch.declare_ingest_inputs(root, chosen, fetched.record)
         # Last: a folder with it is a project.

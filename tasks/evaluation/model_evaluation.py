@@ -237,7 +237,7 @@ def _examine_fit(
     constant = fit_baseline(kind, known, problem.headline, known_counts)
     base = scorer.score(sides.validation, constant(len(scorer.y)))
 
-    # Of a metric of the user's own nobody knows what a perfect model has, unless it counts errors.
+    # What a perfect model has is not known of a metric of the user's own, unless it counts errors.
     bounded = not (metric.own and metric.greater_is_better)
 
     def skilled(value: float) -> float | None:
