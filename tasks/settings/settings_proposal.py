@@ -299,9 +299,10 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
     literal = {key: _literal(value) for key, value in problem.items()}
     return {
         "project": name,
-        "problem": {**literal, "weight": None, "metric": metric, "goal": None},
+        "problem": {**literal, "weight": None, "metric": metric, "greater_is_better": None, "loss": None, "goal": None},
         "data": {k: v for k, v in data.model_dump(mode="json").items() if k in SHOWN_DATA_KEYS or (k == "http" and v)}
         | ({"format": written} if (written := data.format.model_dump(mode="json", exclude_defaults=True)) else {}),
+        "features": None,
         **content,
     }
 

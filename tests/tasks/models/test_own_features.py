@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from tests.support.own_models import COLUMNS, FEATURES, make_own_table, make_own_task, read_measured_settings
+from tests.support.projects import ROOT
 from windvane.serving.compiled.compiler import compile_pipeline
 from windvane.serving.compiled.onnx_trees import CannotCompile
 from windvane.tasks.errors import InputError
@@ -138,3 +141,11 @@ def test_a_fault_of_features_is_found_in_one_sentence(tmp_path: Path, case: str)
 def test_settings_that_do_not_go_with_them_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="features: 'build' names no function"):
         read_measured_settings(tmp_path, FEATURES, features="build")
+
+
+@pytest.mark.parametrize("name", ["build", "add_columns"])
+def test_the_how_to_works_as_written(tmp_path: Path, name: str) -> None:
+    page = (ROOT / "docs" / "how-to" / "own-features.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert yaml.safe_load(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0]) == {"features": "features.py:build"}
+    try_own_code(make_task(tmp_path, name, text), make_own_table())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from tests.support.own_models import METRICS, make_own_table, make_own_task, read_measured_settings
+from tests.support.projects import ROOT
 from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation.intervals import bootstrap_metrics, resample_by_row
 from windvane.tasks.models.own_metrics import load_measured_problem_type
@@ -169,3 +172,12 @@ def test_predictions_are_the_functions_own_to_change(tmp_path: Path) -> None:
     made = Predictions(np.array([2.0, 3.0]))
     load(read_measured_settings(tmp_path, text, **PROFIT)).metrics["profit"].score(np.ones(2), made, None)
     assert made.value.tolist() == [2, 3]
+
+
+def test_the_how_to_works_as_written(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "own-metric.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    problem = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])["problem"]
+    task = make_own_task(read_measured_settings(tmp_path, text, **problem))
+    try_own_code(task, make_own_table())
+    assert task.problem_type.loss(TRUTH, MADE, "profit").tolist() == [0, 3, 2]
