@@ -255,6 +255,20 @@ class Settings(SettingsSection):
         features = () if self.features is None else (self.features,)
         return (*self.search.own_candidates, *self.problem.own_functions.values(), *features)
 
+    @property
+    def lacks_sources(self) -> bool:
+        """Whether a file is gone that the user's features, metric or loss are of."""
+        functions = (*self.problem.own_functions.values(), *(() if self.features is None else (self.features,)))
+        files = {own_code_names.parse_code_place(name).file for name in functions}
+        return not files <= {None, *self._own_sources}
+
+    def fill_sources(self, stored: Mapping[str, str]) -> Settings:
+        """These settings with other texts in place of files that are gone."""
+        lacking = {file: text for file, text in stored.items() if file not in self._own_sources}
+        changed = self.model_copy(update={"problem": self.problem.with_sources(lacking)})
+        changed._own_sources = {**self._own_sources, **lacking}
+        return changed
+
     def use_stored_measure(self, role: OwnCodeRole, name: str, files: Mapping[str, str]) -> Settings:
         """These settings with a metric or loss as the text has it that a version was stored with, if it has the same name."""
         if self.problem.own_functions.get(role) != name:
