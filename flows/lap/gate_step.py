@@ -28,7 +28,8 @@ from windvane.tasks.models.problem_types.definitions import OwnCode
 from windvane.tasks.models.row_weights import read_row_weights
 from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
-from windvane.tasks.settings.project_params import ProblemSettings, Settings
+from windvane.tasks.settings.problem_section import ProblemSettings
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import data_split
 from windvane.tasks.stores import model_files
 

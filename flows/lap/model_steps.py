@@ -36,7 +36,8 @@ from windvane.tasks.project import Project
 from windvane.tasks.reports import data_report
 from windvane.tasks.search import cross_validation, model_search
 from windvane.tasks.settings import serving_section
-from windvane.tasks.settings.project_params import Settings, name_metric
+from windvane.tasks.settings.problem_section import name_metric
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import data_split
 from windvane.tasks.stores import model_files, own_code_trial
 from windvane.tasks.stores.dvc_pipeline import open_dvc_pipeline

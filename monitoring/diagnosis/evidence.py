@@ -22,7 +22,7 @@ from windvane.tasks.gate.block_test import MIN_BLOCKS, bound_paired_difference
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.settings.problem_section import ProblemSettings
 
 # An error of a prediction beyond so many expected ones counts as this many: one odd row must not be a concept.
 _MAX_ERROR = 4.0

@@ -23,7 +23,7 @@ from windvane.monitoring.window_loss import LossModel
 from windvane.tasks.models import own_metrics
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.settings.monitoring_section import WindowLength
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.settings.problem_section import ProblemSettings
 
 
 @dataclass(frozen=True)

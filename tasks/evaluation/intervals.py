@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from windvane.tasks.models.problem_types.class_labels import find_positive_class
 from windvane.tasks.models.problem_types.classification import encode_labels
 from windvane.tasks.models.problem_types.definitions import Metric, Predictions, ProblemType
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.settings.problem_section import ProblemSettings
 
 INTERVAL_CONFIDENCE = 0.95
 # Below this many units, the spread between them is not reliable.

@@ -38,7 +38,7 @@ from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, Predictions, ProblemType
 from windvane.tasks.models.row_weights import read_row_weights, spread_weights
 from windvane.tasks.search import search_plan
-from windvane.tasks.settings.project_params import name_metric
+from windvane.tasks.settings.problem_section import name_metric
 
 # Under kfold a fifth of the rows is held out for the curves; curves from fewer are from a sample.
 MIN_UNSAMPLED_SHARE = 0.75

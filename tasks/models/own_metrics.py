@@ -22,7 +22,7 @@ from windvane.tasks.models.problem_types.definitions import (
     ProblemType,
     load_problem_type,
 )
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.settings.problem_section import ProblemSettings
 
 _WEIGHTS = "sample_weight"
 

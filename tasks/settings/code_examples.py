@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from windvane.tasks.io import write_whole
@@ -126,6 +127,5 @@ def write_code_examples(root: Path) -> tuple[str, ...]:
     """Write the examples that are not there yet; their names. A file that is there is never touched."""
     written = [name for name in CODE_EXAMPLES if not (root / name).exists()]
     for name in written:
-        text = CODE_EXAMPLES[name]
-        write_whole(root / name, lambda part, text=text: part.write_text(text, encoding="utf-8"))
+        write_whole(root / name, partial(Path.write_text, data=CODE_EXAMPLES[name], encoding="utf-8"))
     return tuple(written)

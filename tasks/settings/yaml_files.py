@@ -16,7 +16,7 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
 from windvane.tasks.io import write_whole
 from windvane.tasks.settings import project_params
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.settings.problem_section import ProblemSettings
 from windvane.tasks.validate import table_profile, table_statistics
 from windvane.tasks.validate.table_profile import ColumnProfile, TableProfile
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation.intervals import bootstrap_metrics, resample_by_row
 from windvane.tasks.models.own_metrics import load_measured_problem_type
 from windvane.tasks.models.problem_types.definitions import OwnCodeError, Predictions, ProblemType
-from windvane.tasks.settings.project_params import Settings
+from windvane.tasks.settings.project_params import Settings, parse_settings
 from windvane.tasks.stores import fingerprint
 from windvane.tasks.stores.own_code_trial import try_own_code
 
@@ -144,7 +145,7 @@ def refuse(folder: Path, text: str | None, message: str, **problem: Any) -> None
     settings = read_measured_settings(folder, text or "", **problem)
     if text is None:
         (folder / "metrics.py").unlink()
-        settings = type(settings)(**settings.model_dump())
+        settings = parse_settings(settings.model_dump(), folder / "params.yaml")
     with pytest.raises(OwnCodeError, match=message) as caught:
         try_own_code(make_own_task(settings), make_own_table())
     assert "\n" not in str(caught.value)
@@ -165,6 +166,18 @@ def test_the_text_that_a_version_was_judged_by_is_used_for_its_windows(tmp_path:
     other = settings.use_stored_measure("loss", "metrics.py:other", {"metrics.py": stored})
     losses = [load(one).loss(TRUTH, MADE, "mae").tolist() for one in (settings, same, other)]
     assert losses == [[0, 3, 2], [0, 30, 20], [0, 3, 2]]
+
+
+def test_a_file_that_is_gone_is_that_of_the_version(tmp_path: Path) -> None:
+    settings = read_measured_settings(tmp_path, loss="metrics.py:loss")
+    assert not settings.lacks_sources
+    (tmp_path / "metrics.py").unlink()
+    gone = parse_settings(settings.model_dump(), tmp_path / "params.yaml")
+    assert gone.lacks_sources
+    filled = gone.fill_sources({"metrics.py": METRICS})
+    assert not filled.lacks_sources
+    sent = pickle.loads(pickle.dumps(filled))  # as a process of a backtest gets it
+    assert load(sent).loss(TRUTH, MADE, "mae").tolist() == [0, 3, 2]
 
 
 def test_predictions_are_the_functions_own_to_change(tmp_path: Path) -> None:
