@@ -17,7 +17,7 @@ from windvane.tasks.models.problem_types.definitions import (
     format_value,
 )
 from windvane.tasks.search import search_plan
-from windvane.tasks.settings.project_params import METRICS_BY_KIND, ProblemKind
+from windvane.tasks.settings.problem_section import METRICS_BY_KIND, ProblemKind
 
 _HEAD = """\
 # Hyperparameters

@@ -21,7 +21,7 @@ from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.features import ONE_HOT_MAX_VALUES, FeatureColumns
 from windvane.tasks.models.model_pipeline import FitOptions
 from windvane.tasks.models.problem_types import definitions
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.settings.problem_section import ProblemSettings
 
 CAUSES: tuple[ChangeKind, ...] = (
     "none",

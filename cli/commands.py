@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def init_project(root: Path, table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
     """Propose settings for a table: write params.yaml, schema.yaml, and what DVC needs. A remote source is fetched, as a lap would."""
     from windvane.tasks import project_files
-    from windvane.tasks.settings import settings_proposal, yaml_files
+    from windvane.tasks.settings import code_examples, settings_proposal, yaml_files
     from windvane.tasks.settings.data_section import parse_format_options
     from windvane.tasks.sources import fetch
     from windvane.tasks.stores import dvc_pipeline
@@ -37,6 +37,7 @@ def init_project(root: Path, table: str, options: dict[str, Any], console: Conso
     chosen = settings_proposal.parse_table_address(
         table, options.pop("query"), options.pop("key"), options.pop("private"), form
     )
+    with_code = options.pop("with_code", False)
     fetched = fetch.fetch_source(root, chosen, options["id"])
     if fetched.moved:
         console.print(f"  {fetched.text()}")
@@ -47,6 +48,7 @@ def init_project(root: Path, table: str, options: dict[str, Any], console: Conso
             *dvc_pipeline.prepare_dvc_folder(root),
         ]
         written += [".gitignore"] if project_files.ignore_state_folder(root) else []
+        written += code_examples.write_code_examples(root) if with_code else ()
         project_files.write_stage_inputs(root)
         fetch.declare_ingest_inputs(root, chosen, fetched.record)
         # Last: a folder with it is a project.
@@ -137,9 +139,9 @@ def _check_params(project: Project, _: Console) -> None:
 
 
 def _check_search(project: Project, _: Console) -> None:
-    """Hyperparameters that a person wrote, and own candidates: names and values. Where there are none, no library is imported for it."""
+    """Hyperparameters that a person wrote, and all own code: names and values. Where there are none, no library is imported for it."""
     settings = project.settings
-    if not (settings.search.method == "manual" or settings.search.grid or settings.search.own_candidates):
+    if not (settings.search.method == "manual" or settings.search.grid or settings.own_names):
         return
     from windvane.tasks.models import own_code
     from windvane.tasks.search import search_plan

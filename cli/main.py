@@ -112,6 +112,11 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
     help="A key of data.format, such as decimal=, or header=false; may be given several times.",
 )
 @click.option("--private", is_flag=True, help="The host of an address may be on a private network.")
+@click.option(
+    "--with-code",
+    is_flag=True,
+    help="Write models.py, features.py and metrics.py with examples too, where there are none.",
+)
 @_command
 def init(root: Path, table: str, id_: str | None, console: Any, **options: Any) -> Any:
     """Inspect TABLE (a CSV, Parquet, JSON-lines or Excel file, or an address) and write a commented params.yaml for it.

@@ -15,7 +15,7 @@ from windvane.monitoring.records import WindowAssessment
 from windvane.tasks.console import Console, format_metric, format_table
 from windvane.tasks.project import Project
 from windvane.tasks.settings.monitoring_section import find_next_tick
-from windvane.tasks.settings.project_params import name_metric
+from windvane.tasks.settings.problem_section import name_metric
 from windvane.tasks.stores import mlflow_store
 from windvane.tasks.stores.mlflow_client import CHALLENGER_ALIAS, CHAMPION_ALIAS
 

@@ -286,7 +286,7 @@ def _check_and_decide(
     if acknowledge:
         _acknowledge_stops(project, console)
     finish_started_actions(project, console)
-    refits = project.with_settings(project.refit_settings(champion))
+    refits = project.with_settings(project.watch_settings(champion))
     production = Production(refits, champion, promotion, clock, console)
     path = project.home / WATCH_FOLDER / "last.json"
     known = read_cache(path, lambda c: (c["state"], str(c["until"]), _validate_kept_result(c["told"])))

@@ -22,7 +22,7 @@ from windvane.tasks.ingest import row_keys, table_io
 from windvane.tasks.models.features import FeatureColumns, conform_frame
 from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
 from windvane.tasks.models.row_weights import read_row_weights, spread_weights
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.settings.problem_section import ProblemSettings
 
 # Whether a row's inputs are stored: else only prediction and label are known.
 INPUTS_STORED_COLUMN = "_stored"

@@ -23,7 +23,7 @@ from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
 from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
 from windvane.tasks.models.row_weights import spread_weights
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.settings.problem_section import ProblemSettings
 
 # Fewer rows train no loss model that beats the mean; more bring nothing that a mean over a window would show.
 _MIN_RECORD_ROWS, _MAX_RECORD_ROWS = 100, 20_000

@@ -38,7 +38,8 @@ from windvane.tasks.ingest.cell_reading import (
     strip_quoted_names,
 )
 from windvane.tasks.ingest.packed_files import open_unpacked
-from windvane.tasks.settings.project_params import ProblemKind, Settings
+from windvane.tasks.settings.problem_section import ProblemKind
+from windvane.tasks.settings.project_params import Settings
 
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
 # How far ahead a sender's clock may be, and a time that is written without an offset: no place is further ahead of UTC.

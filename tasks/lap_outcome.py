@@ -7,7 +7,7 @@ from typing import Any
 
 from windvane.ledger.versions import Version
 from windvane.tasks.console import format_metric, format_table
-from windvane.tasks.settings.project_params import name_metric
+from windvane.tasks.settings.problem_section import name_metric
 
 
 @dataclass(frozen=True)

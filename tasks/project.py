@@ -31,6 +31,8 @@ from windvane.tasks.stores.mlflow_client import MlflowTracker
 if TYPE_CHECKING:
     import pandas as pd
 
+    from windvane.tasks.models.problem_types.definitions import OwnCode
+
 # How names of exploring laps' work folders begin.
 EXPLORING_PREFIX = "explore-"
 
@@ -85,12 +87,18 @@ class Project:
         return other
 
     def refit_settings(self, version: Version | None, settings: Settings | None = None) -> Settings:
-        """`settings`, else those of params.yaml, as they are where a version's configuration is fitted again. If its candidate is the
-        user's own and not defined any more, they have the text that the version was stored with. Raises InputError, Corrupted.
+        """`settings`, else those of params.yaml, as they are where a version's configuration is fitted again. What they name of the
+        user's own code and is gone has the text that the version was stored with. Raises InputError, Corrupted.
         """
         settings = settings or self.settings
-        name = "" if version is None else str(version.facts.spec["candidate"])
-        if version is None or not own_code_names.is_own_candidate(name):
+        if version is None:
+            return settings
+        settings = self._keep_candidate(version, settings)
+        return settings.fill_sources(self._read_own_files(version)) if settings.lacks_sources else settings
+
+    def _keep_candidate(self, version: Version, settings: Settings) -> Settings:
+        name = str(version.facts.spec["candidate"])
+        if not own_code_names.is_own_candidate(name):
             return settings
         try:
             if settings.defines_candidate(name):
@@ -100,10 +108,28 @@ class Project:
                 f"version {version.version}: its candidate {name!r} is offered by no installed package any more. Install the package "
                 "again, or search anew with `windvane train`"
             ) from None
+        own = next((code for code in self._read_own_code(version) if code.role == "candidate"), None)
+        return settings if own is None else settings.use_stored_code(name, dict(own.files), own.trusted)
+
+    def watch_settings(self, version: Version) -> Settings:
+        """refit_settings(), with metric and loss as the version was judged by: its record and its windows are measured alike, whatever
+        became of the file.
+        """
+        settings = self.refit_settings(version)
+        for code in self._read_own_code(version) if settings.problem.own_functions else ():
+            settings = settings.use_stored_measure(code.role, code.name, dict(code.files))
+        return settings
+
+    def _read_own_code(self, version: Version) -> tuple[OwnCode, ...]:
         from windvane.tasks.stores.model_files import read_stored_code
 
-        own = read_stored_code(self.stored(version), version.manifest_sha256)
-        return settings if own is None else settings.use_stored_code(name, dict(own.files), own.trusted)
+        return read_stored_code(self.stored(version), version.manifest_sha256)
+
+    def _read_own_files(self, version: Version) -> dict[str, str]:
+        """The files of features, metric and loss that a version was stored with."""
+        return {
+            file: text for code in self._read_own_code(version) if code.role != "candidate" for file, text in code.files
+        }
 
     @property
     def tracking_uri(self) -> str | None:

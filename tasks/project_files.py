@@ -19,6 +19,7 @@ from windvane.tasks.io import (
     write_whole,
 )
 from windvane.tasks.settings import project_params
+from windvane.tasks.settings.code_examples import CODE_EXAMPLES
 
 # What a lap reports to stages about earlier laps, as it is before the first.
 FIRST_STAGE_INPUTS = {TRAINED_UNTIL_FILE: {"taught_until": None}, ACCEPTED_SUMMARY_FILE: None}
@@ -59,7 +60,12 @@ COMMITTED_FILES = (
     ".dvc/.gitignore",
     ".gitignore",
 )
-_WRITTEN_FILES = (*COMMITTED_FILES, ".dvc/config.local", *(path.as_posix() for path in FIRST_STAGE_INPUTS))
+_WRITTEN_FILES = (
+    *COMMITTED_FILES,
+    *CODE_EXAMPLES,
+    ".dvc/config.local",
+    *(path.as_posix() for path in FIRST_STAGE_INPUTS),
+)
 # From the innermost outwards.
 _WRITTEN_FOLDERS = (".dvc", DATA_FOLDER.as_posix(), STATE_FOLDER.as_posix())
 

@@ -112,7 +112,7 @@ def claim_lap_decision(lap: LapContext, decision: str | None) -> LapContext | No
 
 
 def _use_stored_code(lap: LapContext) -> LapContext:
-    """A refit of the user's own candidate that the project does not define any more takes the text that the champion was stored with."""
+    """A refit takes what is gone of the user's own code from the text that the champion was stored with."""
     if lap.depth != "refit":
         return lap
     champion = versions.find_champion(lap.project.ledger, lap.project.name)
@@ -120,7 +120,7 @@ def _use_stored_code(lap: LapContext) -> LapContext:
     if champion is None or settings is lap.project.settings:
         return lap
     lap.console.print(
-        f"  note: the project has no {champion.facts.spec['candidate']} any more: it is fitted as version {champion.version} was stored"
+        f"  note: what is gone of the project's own code is used as version {champion.version} was stored with it"
     )
     return replace(lap, project=lap.project.with_settings(settings))
 

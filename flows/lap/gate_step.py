@@ -22,15 +22,14 @@ from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, FOLD_COLUMN, 
 from windvane.tasks.gate import promotion_gate
 from windvane.tasks.gate.promotion_gate import GateEvidence, GateVerdict
 from windvane.tasks.ingest.table_io import ROW_KEY, read_parquet, write_parquet
-from windvane.tasks.models import features, model_pipeline, own_code
+from windvane.tasks.models import features, model_pipeline, own_code, own_metrics
 from windvane.tasks.models.model_pipeline import ModelTask
-from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.models.problem_types.definitions import OwnCode
 from windvane.tasks.models.row_weights import read_row_weights
 from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
-from windvane.tasks.settings import own_code_names
-from windvane.tasks.settings.project_params import ProblemSettings, Settings
+from windvane.tasks.settings.problem_section import ProblemSettings
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import data_split
 from windvane.tasks.stores import model_files
 
@@ -99,7 +98,7 @@ def make_verdict(
         group=rows[problem.group].to_numpy() if problem.group else None,
         fold=rows[FOLD_COLUMN].to_numpy() if FOLD_COLUMN in rows else None,
         slices={name: rows[name].to_numpy() for name in settings.gate.slices},
-        loss=definitions.load_problem_type(problem.kind).loss_name(problem.headline),
+        loss=own_metrics.load_measured_problem_type(problem, None).loss_name(problem.headline),
         champion=against is not None,
         weights=read_row_weights(rows, problem.weight),
     )
@@ -162,7 +161,7 @@ def compute_record_losses(
     problem: ProblemSettings, model: Any, columns: features.FeatureColumns, rows: pd.DataFrame
 ) -> NDArray[np.float64]:
     """A model's loss (n,) on held-out rows."""
-    kind = definitions.load_problem_type(problem.kind, problem.positive)
+    kind = own_metrics.load_measured_problem_type(problem, problem.positive)
     predictions = kind.predict(model, features.conform_frame(rows, columns, "the held-out rows"))
     return kind.loss(kind.truth(rows[problem.target]), predictions, problem.headline)
 
@@ -173,8 +172,8 @@ def _compute_refit_losses(
     """The champion's configuration and history, fitted on the rows that the challenger's evaluation had before it."""
     settings = lap.project.settings
     history = champion.facts.history or settings.retrain.history  # versions before this fact: as now
-    own = _read_own_code(lap.project, champion)
-    same = champion.facts.spec == challenger.facts.spec and own == _read_own_code(lap.project, challenger)
+    own = _read_model_code(lap.project, champion)
+    same = champion.facts.spec == challenger.facts.spec and own == _read_model_code(lap.project, challenger)
     if same and history == settings.retrain.history:
         # The same configuration on the same rows is the same model.
         return record[LOSS_COLUMN].to_numpy(dtype="float64"), 0
@@ -184,8 +183,7 @@ def _compute_refit_losses(
     rows = join_training_rows(replace(training, train=train, validation=validation))
     spec = model_pipeline.ModelConfiguration.from_json(champion.facts.spec)
     kind = training.kind
-    if own is not None:  # its file may have changed since
-        kind = replace(kind, candidates={**kind.candidates, own.name: own_code.load_stored_candidate(own)})
+    kind = own_code.use_stored_model_code(kind, own)  # its file may have changed since
     task, loss, fits = ModelTask(theirs, kind, training.columns, count_cores()), np.zeros(len(record)), 0
     whole = np.ones(len(record), dtype=bool)
     for judged, known in out_of_fold.split_record(record) if FOLD_COLUMN in record else [(whole, rows)]:
@@ -195,11 +193,10 @@ def _compute_refit_losses(
     return loss, fits
 
 
-def _read_own_code(project: Project, version: Version) -> OwnCode | None:
-    """The user's own code that a version was stored with; None: its candidate is Windvane's."""
-    if not own_code_names.is_own_candidate(str(version.facts.spec["candidate"])):
-        return None
-    return model_files.read_stored_code(project.stored(version), version.manifest_sha256)
+def _read_model_code(project: Project, version: Version) -> tuple[OwnCode, ...]:
+    """The user's own code that a version was stored with and that shapes its model."""
+    stored = model_files.read_stored_code(project.stored(version), version.manifest_sha256)
+    return tuple(code for code in stored if code.role in ("candidate", "features"))
 
 
 def _describe_comparison(

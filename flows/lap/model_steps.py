@@ -28,7 +28,7 @@ from windvane.tasks.evaluation.evaluation_files import write_evaluation
 from windvane.tasks.gate import block_test, promotion_gate
 from windvane.tasks.ingest import table_io
 from windvane.tasks.io import read_record
-from windvane.tasks.models import class_balance, features, model_pipeline, own_code
+from windvane.tasks.models import class_balance, features, model_pipeline, own_code, own_metrics
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import class_labels, classification, definitions
 from windvane.tasks.process_environment import count_cores
@@ -36,7 +36,8 @@ from windvane.tasks.project import Project
 from windvane.tasks.reports import data_report
 from windvane.tasks.search import cross_validation, model_search
 from windvane.tasks.settings import serving_section
-from windvane.tasks.settings.project_params import Settings, name_metric
+from windvane.tasks.settings.problem_section import name_metric
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import data_split
 from windvane.tasks.stores import model_files, own_code_trial
 from windvane.tasks.stores.dvc_pipeline import open_dvc_pipeline
@@ -128,7 +129,7 @@ def load_training_data(lap: LapContext, data_version: str, fingerprint: str) -> 
 def _load_problem_type(settings: Settings, train: pd.DataFrame) -> definitions.ProblemType:
     """The problem type; of two classes it names the positive one, also where problem.positive does not."""
     problem = settings.problem
-    kind = definitions.load_problem_type(problem.kind, problem.positive)
+    kind = own_metrics.load_measured_problem_type(problem, problem.positive)
     if kind.continuous or len(classes := np.unique(kind.truth(train[problem.target]))) != 2:
         return own_code.load_project_problem_type(settings)
     positive = classes[class_labels.find_positive_class(classes, problem.positive)].item()
@@ -150,7 +151,7 @@ def run_search_step(lap: LapContext, data: TrainingData) -> model_search.SearchR
         return replace(known, fits=0)
     settings = lap.project.settings
     metric = name_metric(settings.problem.headline, data.kind.positive)
-    own_code_trial.try_own_candidates(data.task(settings), join_training_rows(data))
+    own_code_trial.try_own_code(data.task(settings), join_training_rows(data))
 
     def show(progress: model_search.TrialProgress) -> None:
         scores = f"{format_metric(progress.validation)}, best {format_metric(progress.best)}"
@@ -315,7 +316,7 @@ def run_build_step(
     predicted = data.kind.predict(model, sample).value
     code = None if bulk is None else engine_files.bundle_model_code()
     digest = model_files.save_model(
-        model, folder, sample, predicted, engine, code, data.kind.candidates[spec.candidate].own
+        model, folder, sample, predicted, engine, code, data.kind.list_own_code(spec.candidate)
     )
     memory = measure_model_memory(folder, digest, data.kind.name)
     lap.console.print(

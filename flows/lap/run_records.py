@@ -24,7 +24,8 @@ from windvane.tasks.lap_outcome import CandidateSummary, LapOutcome, describe_ve
 from windvane.tasks.models.problem_types import classification
 from windvane.tasks.models.problem_types.definitions import ClassLabel
 from windvane.tasks.search.model_search import SearchResult
-from windvane.tasks.settings.project_params import PARAMS_FILE, name_metric, read_params
+from windvane.tasks.settings.problem_section import name_metric
+from windvane.tasks.settings.project_params import PARAMS_FILE, read_params
 from windvane.tasks.stores import dvc_pipeline, fingerprint
 from windvane.tasks.stores.mlflow_client import describe_registered_version
 

@@ -40,9 +40,8 @@ from windvane.tasks.errors import InputError, WindvaneError
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
 from windvane.tasks.ingest import ingestion
 from windvane.tasks.io import STATE_FOLDER, write_whole
-from windvane.tasks.models import model_pipeline
+from windvane.tasks.models import model_pipeline, own_metrics
 from windvane.tasks.models.model_pipeline import ModelConfiguration
-from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.project import Project
 from windvane.tasks.reports import style
 from windvane.tasks.settings import project_params as params
@@ -196,7 +195,7 @@ def replay_windows(
             f"window {at} of {len(ticks)}{left.describe(at)}, from {tick.start[:10]}: loss {format_metric(chapter.loss)} (never "
             f"retrained {format_metric(chapter.never)}); {chapter.ending or chapter.action}"
         )
-    name = definitions.load_problem_type(settings.problem.kind).loss_name(settings.problem.headline)
+    name = own_metrics.load_measured_problem_type(settings.problem, None).loss_name(settings.problem.headline)
     dated = past.stream.rows[str(settings.problem.time)].dtype.kind == "M"
     window, trained = str(settings.monitor.window), initial.facts.rows
     return ReplayResult(past.name, settings.retrain.policy, name, window, dated, trained, tuple(chapters))

@@ -59,9 +59,8 @@ from windvane.tasks.evaluation.model_evaluation import HeldOutRecord
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
 from windvane.tasks.ingest.table_io import ROW_KEY
 from windvane.tasks.lap_outcome import LapOutcome
-from windvane.tasks.models import features, model_pipeline, own_code
+from windvane.tasks.models import features, model_pipeline, own_code, own_metrics
 from windvane.tasks.models.model_pipeline import ModelConfiguration
-from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.search import model_search
@@ -122,7 +121,7 @@ class SimulatedProject(Project):
             rows = self.stream.rows.iloc[self.stream.between(place.start, place.end)]
             record, columns = self.reference(version)[0], window_frames.read_version_columns(version.facts, ())
             kind, model = (
-                definitions.load_problem_type(self.settings.problem.kind, self.settings.problem.positive),
+                own_metrics.load_measured_problem_type(self.settings.problem, self.settings.problem.positive),
                 self.model(version),
             )
             self._answered[key] = window_frames.build_source_frame(rows, columns, record, kind, model)
@@ -134,7 +133,7 @@ class SimulatedProject(Project):
         frame = frame[window_frames.mask_labelled(frame, problem.target)]
         if not len(frame):
             return float("nan")
-        kind = definitions.load_problem_type(problem.kind, problem.positive)
+        kind = own_metrics.load_measured_problem_type(problem, problem.positive)
         losses = window_frames.compute_frame_losses(frame, self.record(version), kind, problem)
         return window_frames.average_losses(problem, frame, losses)
 

@@ -22,7 +22,7 @@ from windvane.tasks.gate.block_test import MIN_BLOCKS, bound_paired_difference
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.settings.problem_section import ProblemSettings
 
 # An error of a prediction beyond so many expected ones counts as this many: one odd row must not be a concept.
 _MAX_ERROR = 4.0
@@ -172,7 +172,9 @@ def _contrast_labelled_rows(
     if kind.continuous:
         y = np.concatenate(truth)
         scale = np.concatenate([model.record, case.expected[came]]) if model.folds else np.ones(len(y))
-        if problem.headline != "mae":
+        if problem.loss is not None:  # whatever its unit is, it is not the target's
+            scale = np.ones(len(y))
+        elif problem.built_in_metric != "mae":
             scale = np.sqrt(np.maximum(scale, 0))
         errors, basis = _compute_residuals(y, prediction, scale, len(record)), contrasts.build_number_basis(y)
         labels = contrasts.contrast_labels(y[:, None], sides, number=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from windvane.monitoring import window_frames
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types.definitions import ProblemType
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.settings.problem_section import ProblemSettings
 
 _MAX_BINS = 20
 _MAX_WORDS = 40

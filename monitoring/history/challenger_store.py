@@ -47,10 +47,9 @@ class ChallengerStore:
         self._folder = folder / _hash_configuration(settings, spec)
 
     @cached_property
-    def _own(self) -> OwnCode | None:
-        """The user's own code of the configuration's candidate."""
-        candidates = own_code.load_project_problem_type(self._settings).candidates
-        return candidates[self._spec.candidate].own if self._spec.candidate in candidates else None
+    def _own(self) -> tuple[OwnCode, ...]:
+        """The user's own code that the configuration is made with."""
+        return own_code.load_project_problem_type(self._settings).list_own_code(self._spec.candidate)
 
     def challenger(self, cut: WindowedTable, digests: Sequence[str], window: int) -> NDArray[np.float64]:
         """Mean loss per row of the challenger trained before a window, on each window of the cut: NaN before it, and where a
@@ -117,7 +116,7 @@ class ChallengerStore:
 
 
 @lru_cache(maxsize=64)
-def _load_challenger(stored: Path, sha256: str, own: OwnCode | None) -> Any:
+def _load_challenger(stored: Path, sha256: str, own: tuple[OwnCode, ...]) -> Any:
     """A stored challenger. Reading one costs more than all that it predicts, and where history is played each is used often.
 
     Raises LookupError, which is not remembered, where it is gone or damaged.

@@ -24,10 +24,9 @@ from windvane.monitoring import window_frames
 from windvane.monitoring.watch.windows import WindowSpan, find_calendar_start, list_calendar_windows, list_row_windows
 from windvane.tasks import io
 from windvane.tasks.errors import InputError
-from windvane.tasks.models import features, model_pipeline, own_code
+from windvane.tasks.models import features, model_pipeline, own_code, own_metrics
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
-from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.settings import monitoring_section
 from windvane.tasks.settings.monitoring_section import WindowLength
 from windvane.tasks.settings.project_params import Settings
@@ -242,7 +241,7 @@ def compute_row_losses(
     settings: Settings, pipeline: Any, columns: FeatureColumns, rows: pd.DataFrame
 ) -> NDArray[np.float64]:
     """A fitted pipeline's loss on each of some labelled rows (n,)."""
-    kind = definitions.load_problem_type(settings.problem.kind, settings.problem.positive)
+    kind = own_metrics.load_measured_problem_type(settings.problem, settings.problem.positive)
     with model_pipeline.limit_to_one_thread():
         predictions = kind.predict(pipeline, features.conform_frame(rows, columns, "the table"))
     return kind.loss(kind.truth(rows[settings.problem.target]), predictions, settings.problem.headline)

@@ -20,10 +20,10 @@ from windvane.monitoring.watch import report
 from windvane.monitoring.watch.windows import find_calendar_start
 from windvane.monitoring.window_frames import INPUTS_STORED_COLUMN, LABEL_ALONE_COLUMN, LABEL_KNOWN_COLUMN
 from windvane.monitoring.window_loss import LossModel
+from windvane.tasks.models import own_metrics
 from windvane.tasks.models.features import FeatureColumns
-from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.settings.monitoring_section import WindowLength
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.settings.problem_section import ProblemSettings
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def assess_window(
     `report_to`: where Evidently's report is kept, from which the alarm is read; None: our own distances decide, and nothing is drawn.
     """
     problem, record, columns = rules.problem, reference.record, reference.columns
-    kind = definitions.load_problem_type(problem.kind, problem.positive)
+    kind = own_metrics.load_measured_problem_type(problem, problem.positive)
     whole = window.drop(columns=[INPUTS_STORED_COLUMN, LABEL_KNOWN_COLUMN, LABEL_ALONE_COLUMN]).reset_index(drop=True)
     even = window[INPUTS_STORED_COLUMN].to_numpy(dtype=bool) & ~window[LABEL_ALONE_COLUMN].to_numpy(dtype=bool)
     stored = whole[even].reset_index(drop=True)

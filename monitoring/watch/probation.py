@@ -22,8 +22,8 @@ from windvane.tasks.evaluation.intervals import MIN_UNITS, estimate_standard_err
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
 from windvane.tasks.gate.block_test import MIN_BLOCKS, bound_paired_difference
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
+from windvane.tasks.models import own_metrics
 from windvane.tasks.models.features import conform_frame
-from windvane.tasks.models.problem_types import definitions
 
 
 def compare_on_probation(production: Production, seen: WindowRecord, limits: DecisionLimits) -> ProbationResult | None:
@@ -73,7 +73,7 @@ def _compare_versions(
 ) -> tuple[ProbationResult, float | None]:
     """New against old on the labelled rows of some windows; and what a row saved, in mean losses of the old one's record."""
     problem = production.project.settings.problem
-    kind = definitions.load_problem_type(problem.kind, problem.positive)
+    kind = own_metrics.load_measured_problem_type(problem, problem.positive)
     counts = [production.count(WindowSpan(s.start, s.end, s.closed)) for s in seen]
     frame = pd.concat([production.frame(count) for count in counts], ignore_index=True)
     frame = frame[window_frames.mask_labelled(frame, problem.target)].reset_index(drop=True)

@@ -185,12 +185,12 @@ class MonitoringPass:
         from windvane.monitoring import window_loss
         from windvane.monitoring.diagnosis.window_states import WindowState
         from windvane.monitoring.watch.assessment import AssessmentReference
-        from windvane.tasks.models.problem_types import definitions
+        from windvane.tasks.models import own_metrics
 
         record, settings = self._production.record, self._project.settings
         if columns not in self._models:  # of the record alone: the same for every window
             problem, seed = settings.problem, settings.split.seed
-            kind = definitions.load_problem_type(problem.kind, problem.positive)
+            kind = own_metrics.load_measured_problem_type(problem, problem.positive)
             self._models[columns] = window_loss.fit_loss_model(record, columns, kind, problem, seed)
         past = [s for s in self._earlier(start) if s.closed and s.end <= start]
         known = [WindowState.from_json(s.look["state"]) for s in select_known_states(past, self._found)]

@@ -52,6 +52,8 @@ def compile_pipeline(pipeline: Any, columns: Sequence[str]) -> CompiledModel:
 
 def _compile_part(features: Any, model: Any, columns: Sequence[str]) -> CompiledPart:
     """Features and the model behind them, without what wraps a classifier."""
+    if type(features).__name__ != "ColumnTransformer":
+        raise CannotCompile(f"features of a {type(features).__name__} are not known")
     recipes, order = compile_columns(features, list(columns))
     model, back = _unwrap_regressor(model)
     read = _MODEL_READERS.get(type(model).__name__)

@@ -18,7 +18,8 @@ from windvane.tasks.io import write_json, write_whole
 from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, Metric, ProblemType
 from windvane.tasks.reports.style import save_figure
 from windvane.tasks.search.model_search import SearchResult
-from windvane.tasks.settings.project_params import Settings, name_metric
+from windvane.tasks.settings.problem_section import name_metric
+from windvane.tasks.settings.project_params import Settings
 
 
 def write_evaluation(

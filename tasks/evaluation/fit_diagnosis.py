@@ -35,7 +35,7 @@ class FitEvidence:
     interval of the validation score. goal: problem.goal. later: the validation rows are newer than the training rows.
     earlier: what the doubling before it brought; None if unknown, or if the curve ends before `rows`. untried: candidates that
     the search did not try and that so many rows could train. simpler: the parameter that makes this candidate simpler, with its
-    better value if one was seen, for instance "max_depth (4 did better than 12)".
+    better value if one was seen, for instance "max_depth (4 did better than 12)". bounded: it is known how good the metric can be.
     """
 
     metric: str
@@ -52,6 +52,7 @@ class FitEvidence:
     own_baseline: float | None = None
     earlier: float | None = None
     untried: tuple[str, ...] = ()
+    bounded: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ def diagnose_fit(e: FitEvidence) -> FitDiagnosis:
     against validation error), Goodfellow, Bengio & Courville, Deep Learning (2016), chapter 11.3 (when to gather more
     data), and Ng, Machine Learning Yearning (2018), chapters 20-32 (avoidable bias, variance, learning curves).
     """
+    if not e.bounded:
+        because = f"how good {e.metric} can be is not known, so there is no share of the baseline's error"
+        return FitDiagnosis("not defined here", because, "Inspect the curves and the worst slices.")
     own = e.baseline if e.own_baseline is None else e.own_baseline
     train = compute_skill(e.train, own, e.greater_is_better)
     validation = compute_skill(e.validation, e.baseline, e.greater_is_better)

@@ -18,8 +18,8 @@ from threadpoolctl import threadpool_limits
 
 from windvane.tasks.models.problem_types.class_labels import find_positive_class
 from windvane.tasks.models.problem_types.classification import encode_labels
-from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.models.problem_types.definitions import Metric, Predictions, ProblemType
+from windvane.tasks.settings.problem_section import ProblemSettings
 
 INTERVAL_CONFIDENCE = 0.95
 # Below this many units, the spread between them is not reliable.
@@ -238,7 +238,9 @@ def _choose_metric_method(kind: ProblemType, name: str, rows: _WeightedRows, val
         return _MetricMethod(True, lambda drawn: float(drawn @ sums / (drawn @ sizes)))
     if _same(sqrt(mean), value):
         return _MetricMethod(True, lambda drawn: sqrt(float(drawn @ sums / (drawn @ sizes))))
-    if made.proba is not None:
+    if not metric.weighted:  # rows that count twice are there twice
+        return _MetricMethod(False, lambda drawn: _score_repeated(metric, rows, drawn))
+    if made.proba is not None and not metric.own:
         true, hard, cell = _cells(truth, made)
         if _same(metric.score(true, hard, np.bincount(cell, rows.weights)), value):
             return _MetricMethod(
@@ -248,6 +250,14 @@ def _choose_metric_method(kind: ProblemType, name: str, rows: _WeightedRows, val
         if _same(metric.score(true, ranked, rows.weights), value, 1e-12 if len(truth) <= MAX_RANKS else 1e-4):
             return _MetricMethod(False, lambda drawn: metric.score(true, ranked, rows.drawn(drawn)))
     return _MetricMethod(False, lambda drawn: metric.score(truth, made, rows.drawn(drawn)))
+
+
+def _score_repeated(metric: Metric, rows: _WeightedRows, drawn: NDArray[np.float64]) -> float:
+    """A metric that takes no weights, on a sample of whole units."""
+    at = np.repeat(np.arange(len(rows.truth)), drawn[rows.pieces.of_row].astype(int))
+    made = rows.made
+    proba = None if made.proba is None else made.proba[at]
+    return metric.score(rows.truth[at], replace(made, value=made.value[at], proba=proba), None)
 
 
 def _same(one: float, other: float, within: float = 1e-12) -> bool:

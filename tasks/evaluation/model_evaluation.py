@@ -38,7 +38,7 @@ from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, Predictions, ProblemType
 from windvane.tasks.models.row_weights import read_row_weights, spread_weights
 from windvane.tasks.search import search_plan
-from windvane.tasks.settings.project_params import name_metric
+from windvane.tasks.settings.problem_section import name_metric
 
 # Under kfold a fifth of the rows is held out for the curves; curves from fewer are from a sample.
 MIN_UNSAMPLED_SHARE = 0.75
@@ -237,8 +237,11 @@ def _examine_fit(
     constant = fit_baseline(kind, known, problem.headline, known_counts)
     base = scorer.score(sides.validation, constant(len(scorer.y)))
 
+    # What a perfect model has is not known of a metric of the user's own, unless it counts errors.
+    bounded = not (metric.own and metric.greater_is_better)
+
     def skilled(value: float) -> float | None:
-        return compute_skill(value, base, metric.greater_is_better)
+        return compute_skill(value, base, metric.greater_is_better) if bounded else None
 
     tried = search_plan.list_candidates(settings, kind)
     evidence = FitEvidence(
@@ -259,6 +262,7 @@ def _examine_fit(
         simpler=complexity.better(metric.greater_is_better) if complexity else None,
         untried=tuple(name for name in search_plan.propose_candidates(rows) if name not in (*tried, spec.candidate)),
         own_baseline=scorer.score(sides.train, constant(len(known))),
+        bounded=bounded,
     )
     leaned = measure_importance(settings, kind, task.columns, model, sides.validation, pieces, seed)
     return _FitFindings(evidence, learning, complexity, leaned)

@@ -44,7 +44,7 @@ from windvane.tasks.reports.style import (
     format_axes,
 )
 from windvane.tasks.search.model_search import SearchResult
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.settings.problem_section import ProblemSettings
 
 MAX_BARS = 15
 

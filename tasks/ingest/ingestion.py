@@ -20,7 +20,7 @@ from windvane.tasks.ingest import parquet_writer, readers, table_io, text_parsin
 from windvane.tasks.ingest.cell_reading import UNNAMED
 from windvane.tasks.ingest.readers import FileCells
 from windvane.tasks.io import DATA_FOLDER
-from windvane.tasks.settings import project_params
+from windvane.tasks.settings import problem_section, project_params
 from windvane.tasks.sources import snapshot, table_files
 from windvane.tasks.validate import table_profile
 
@@ -204,7 +204,7 @@ def _keep_rows(table: Path, kept: pl.Series, scratch: Path) -> None:
 
 
 def _find_missing_columns(
-    opened: tuple[FileCells, ...], name: str, problem: project_params.ProblemSettings
+    opened: tuple[FileCells, ...], name: str, problem: problem_section.ProblemSettings
 ) -> Iterator[str]:
     """What is wrong with the columns that a table has, where their names can be read at all."""
     if any(file.faults for file in opened):

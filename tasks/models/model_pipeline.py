@@ -26,7 +26,8 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.models import class_balance
 from windvane.tasks.models.class_balance import UNBALANCED, BalancedClassifier, ClassBalance
 from windvane.tasks.models.features import FeatureColumns, build_feature_transformer, conform_frame
-from windvane.tasks.models.own_code import explain_own_errors
+from windvane.tasks.models.own_features import OwnFeatures
+from windvane.tasks.models.own_modules import explain_own_errors
 from windvane.tasks.models.problem_types import classification
 from windvane.tasks.models.problem_types.definitions import HyperparameterValue, Metric, ProblemType, adapt_to_row_count
 from windvane.tasks.models.row_weights import read_row_weights
@@ -91,6 +92,7 @@ TRUSTED_TYPES: tuple[str, ...] = (
     "windvane.tasks.models.model_pipeline.AveragedClassifier",
     "windvane.tasks.models.model_pipeline.AveragedRegressor",
     "windvane.tasks.models.features.DateEncoder",
+    "windvane.tasks.models.own_features.OwnFeatures",
 )
 
 
@@ -161,9 +163,12 @@ def build_pipeline(spec: ModelConfiguration, kind: ProblemType, columns: Feature
         model = TransformedTargetRegressor(model, func=np.log, inverse_func=np.exp, check_inverse=False)
     if spec.balance.treatment is not None:
         first = len(columns.numbers) + len(columns.booleans)
-        codes = () if candidate.scaled else tuple(range(first, first + len(columns.low)))
+        codes = () if candidate.scaled or kind.features is not None else tuple(range(first, first + len(columns.low)))
         model = BalancedClassifier(model, spec.balance.treatment, codes, seed)
-    features = build_feature_transformer(columns, scaled=candidate.scaled, continuous=kind.continuous, seed=seed)
+    if kind.features is not None:
+        features: Any = OwnFeatures(kind.features(), candidate.scaled, kind.continuous, seed)
+    else:
+        features = build_feature_transformer(columns, scaled=candidate.scaled, continuous=kind.continuous, seed=seed)
     return Pipeline([("features", features), ("model", model)])
 
 
@@ -261,8 +266,8 @@ def _fit_once(
     # Rows, not class_weight: boosting maps that by its own codes of the classes.
     each = _count_rows(frame, truth, options, None if treated else counts)
     more = {} if each is None else {"model__sample_weight": each}
-    candidate = kind.candidates[spec.candidate]
-    with limit_to_one_thread(), warnings.catch_warnings(), explain_own_errors(candidate, "fit"):
+    own = kind.list_own_code(spec.candidate)
+    with limit_to_one_thread(), warnings.catch_warnings(), explain_own_errors(own, "fit"):
         warnings.simplefilter("ignore", ConvergenceWarning)
         pipeline.fit(inputs, truth, **more)
     if counts is not None and treated:

@@ -1,28 +1,23 @@
-"""The user's own candidates: a class with scikit-learn's interface becomes a CandidateModel. Owns how its file's text is run.
-
-A file is run as a module that is named by its text: versions that were trained with other texts live side by side in a process, and none
-runs what lies in the folder today.
-"""
+"""The user's own candidates: a class with scikit-learn's interface becomes a CandidateModel."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import math
-import sys
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from threading import RLock
-from types import ModuleType
 from typing import Any
 
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.utils import get_tags
 
 from windvane.tasks import errors
-from windvane.tasks.errors import InputError
+from windvane.tasks.models import own_features, own_metrics
+from windvane.tasks.models.own_modules import (
+    describe_own_code,
+    explain_own_errors,
+    load_own_attribute,
+    read_own_files,
+)
 from windvane.tasks.models.problem_types.definitions import (
     CandidateModel,
     ChoiceSet,
@@ -33,27 +28,41 @@ from windvane.tasks.models.problem_types.definitions import (
     OwnCode,
     OwnCodeError,
     ProblemType,
-    load_problem_type,
 )
-from windvane.tasks.settings.own_code_names import CodePlace, describe_installed_module, parse_code_place
+from windvane.tasks.settings.own_code_names import CodePlace, parse_code_place
 from windvane.tasks.settings.project_params import Settings
 
 # The class attribute that holds a search space, as search.spaces does.
 SPACE_ATTRIBUTE = "search_space"
-_MODULE_PREFIX = "windvane_own_"
 _SPACE_KEYS = ("low", "high", "log", "options", "default")
 _LOG_TARGET = {"log_target": ChoiceSet((False, True), False)}
-_loading = RLock()
 
 
 def load_project_problem_type(settings: Settings, positive: ClassLabel | None = None) -> ProblemType:
-    """The problem type of params.yaml with the user's own candidates among its candidates. Runs their code.
+    """The problem type of params.yaml with all that is the user's own: candidates, features, metric and loss. Runs their code.
 
-    Raises OwnCodeError naming what cannot be imported or is no candidate.
+    Raises OwnCodeError naming what cannot be imported or is not what it must be.
     """
-    kind = load_problem_type(settings.problem.kind, positive)
+    kind = own_metrics.load_measured_problem_type(settings.problem, positive)
+    if settings.features is not None:
+        features, code = own_features.load_own_features(
+            settings.features, settings.own_sources, settings.search.trusted
+        )
+        kind = replace(kind, features=features, own=(*kind.own, code))
     own = {name: _load_candidate(name, kind, settings) for name in settings.search.own_candidates}
     return replace(kind, candidates={**kind.candidates, **own}) if own else kind
+
+
+def use_stored_model_code(kind: ProblemType, stored: Iterable[OwnCode]) -> ProblemType:
+    """The problem type with features and candidate as the text has them that a version was stored with."""
+    kind = replace(kind, features=None, own=tuple(code for code in kind.own if code.role != "features"))
+    for code in stored:
+        if code.role == "candidate":
+            kind = replace(kind, candidates={**kind.candidates, code.name: load_stored_candidate(code)})
+        elif code.role == "features":
+            features, _ = own_features.load_own_features(code.name, dict(code.files))
+            kind = replace(kind, features=features, own=(*kind.own, code))
+    return kind
 
 
 def load_stored_candidate(own: OwnCode) -> CandidateModel:
@@ -63,108 +72,29 @@ def load_stored_candidate(own: OwnCode) -> CandidateModel:
     return CandidateModel(name, {}, not _takes_missing(default), None, _make_builder(name, cls), own)
 
 
-def run_stored_code(own: OwnCode) -> None:
-    """Define the modules of the files that a version was stored with, so that skops finds their classes."""
-    for file, text in own.files:
-        _define_module(file, text)
-
-
-def name_own_module(text: str) -> str:
-    """The name of the module that a file's text is run as."""
-    return _MODULE_PREFIX + hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@contextmanager
-def explain_own_errors(candidate: CandidateModel | None, doing: str) -> Iterator[None]:
-    """Within: whatever the user's own code raises becomes an OwnCodeError with the line of its file. Windvane's candidates: nothing."""
-    try:
-        yield
-    except OwnCodeError:
-        raise
-    except (Exception, SystemExit) as e:
-        if candidate is None or candidate.own is None:
-            raise
-        raise _explain(candidate.name, doing, e, dict(candidate.own.files)) from e
-
-
-def _explain(name: str, doing: str, error: BaseException, files: Mapping[str, str]) -> OwnCodeError:
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
-    at = f" (line {lines[-1]})" if lines else ""
-    text = f"{type(error).__name__}: {errors.read_first_line(error)}"
-    return OwnCodeError(f"{name}: {doing} raised {text}{at}. Fix the class, or take it out of search.candidates")
-
-
 def _load_candidate(name: str, kind: ProblemType, settings: Settings) -> CandidateModel:
     place = parse_code_place(name)
-    if place.file is not None and place.file not in settings.own_sources:
-        raise OwnCodeError(
-            f"search.candidates: {place.file} is no file in the project's folder. Put it beside params.yaml"
-        )
-    files = {} if place.file is None else {place.file: settings.own_sources[place.file]}
+    files = read_own_files("candidate", place, settings.own_sources)
     cls = _load_class(place, files)
-    try:
+    own = describe_own_code("candidate", name, files, (cls,), settings.search.trusted)
+    with explain_own_errors((own,), "its constructor without arguments"):
         default = cls()
         given: dict[str, Any] = default.get_params(deep=False)
-    except (Exception, SystemExit) as e:
-        raise _explain(name, "its constructor without arguments", e, files) from e
     _refuse_other_interface(name, kind, default)
     space = _parse_space(name, settings.search.spaces.get(name), cls, given)
     if kind.continuous:
         space = {**space, **_LOG_TARGET}
-    named = [f"{cls.__module__}.{cls.__name__}", *(_name_trusted_type(one, files) for one in settings.search.trusted)]
-    packages = () if place.file else describe_installed_module(place.module)[0]
-    own = OwnCode(name, tuple(files.items()), tuple(dict.fromkeys(named)), packages)
     return CandidateModel(name, space, not _takes_missing(default), None, _make_builder(name, cls), own)
 
 
 def _load_class(place: CodePlace, files: Mapping[str, str]) -> Any:
-    where = place.file or place.module
-    try:
-        module = (
-            importlib.import_module(place.module)
-            if place.file is None
-            else _define_module(place.file, files[place.file])
-        )
-    except InputError:
-        raise
-    except ModuleNotFoundError as e:
-        raise OwnCodeError(
-            f"{where}: imports {e.name!r}, which is no installed package. Install it; what lies beside a file of the project is not stored "
-            "with a model, so what it needs from there belongs into the file itself"
-        ) from e
-    except (Exception, SystemExit) as e:
-        raise _explain(where, "importing it", e, files) from e
-    found = getattr(module, place.attribute, None)
-    if found is None:
-        raise OwnCodeError(f"search.candidates: {where} has no {place.attribute}. Fix the name")
+    found = load_own_attribute("candidate", place, files)
     if not (isinstance(found, type) and issubclass(found, BaseEstimator)):
         raise OwnCodeError(
-            f"{where}:{place.attribute}: is no scikit-learn estimator. Write class {place.attribute}(RegressorMixin or ClassifierMixin, "
-            "BaseEstimator)"
+            f"{place.file or place.module}:{place.attribute}: is no scikit-learn estimator. Write class {place.attribute}(RegressorMixin "
+            "or ClassifierMixin, BaseEstimator)"
         )
     return found
-
-
-def _define_module(file: str, text: str) -> ModuleType:
-    """The module of this text, run if it was not yet."""
-    name = name_own_module(text)
-    with _loading:
-        if name in sys.modules:
-            return sys.modules[name]
-        module = ModuleType(name, f"{file} of the project")
-        module.__file__ = file
-        try:
-            code = compile(text, file, "exec")
-        except (SyntaxError, ValueError) as e:
-            line = f" line {e.lineno}" if isinstance(e, SyntaxError) else ""
-            raise OwnCodeError(f"{file}{line}: is no Python: {errors.read_first_line(e)}. Fix the file") from None
-        sys.modules[name] = module
-        try:
-            exec(code, module.__dict__)  # the project's own file, or the text that was sealed with a version
-        except BaseException:
-            del sys.modules[name]
-            raise
-        return module
 
 
 def _refuse_other_interface(name: str, kind: ProblemType, default: Any) -> None:
@@ -195,12 +125,6 @@ def _make_builder(name: str, cls: Any) -> Any:
             ) from e
 
     return build
-
-
-def _name_trusted_type(name: str, files: Mapping[str, str]) -> str:
-    """A type of search.trusted as skops names it: models.py:Helper is in the module of that file's text."""
-    file, _, attribute = name.partition(":")
-    return f"{name_own_module(files[file])}.{attribute}" if file in files else name.replace(":", ".")
 
 
 def _parse_space(

@@ -19,7 +19,7 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.features import FeatureColumns, conform_frame
 from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration, ModelTask
-from windvane.tasks.models.own_code import explain_own_errors
+from windvane.tasks.models.own_modules import explain_own_errors
 from windvane.tasks.models.problem_types.definitions import Metric, ProblemType
 from windvane.tasks.models.row_weights import read_row_weights
 from windvane.tasks.settings.project_params import Settings
@@ -94,7 +94,7 @@ class ConfigurationScorer:
         train_rows = self.frame.iloc[train]
         model = model_pipeline.fit_pipeline(spec, self.kind, self.columns, train_rows, self.options)
         shown = train_rows.iloc[np.linspace(0, len(train) - 1, min(len(train), MAX_SCORED_TRAIN_ROWS)).astype(int)]
-        with explain_own_errors(self.kind.candidates[spec.candidate], "predict"):
+        with explain_own_errors(self.kind.list_own_code(spec.candidate), "predict"):
             sides = [self._scores(model, side) for side in (self.frame.iloc[validation], shown)]
         return ConfigurationScores(sides[0], sides[1], final, model_pipeline.explain_nonconvergence(model))
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import re
@@ -345,3 +346,9 @@ def _open_secret(address: str) -> str | None:
         if _SECRET.search(name) and value and not _ENV.search(value):
             return f"the secret {name!r}"
     return None
+
+
+def list_choices(allowed: tuple[str, ...] | list[str], given: str) -> str:
+    """Allowed values for a message, with the one that is nearest to what was given."""
+    near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
+    return ", ".join(allowed) + (f". Did you mean {near[0]}?" if near else "")

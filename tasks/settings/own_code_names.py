@@ -1,6 +1,6 @@
 """Names of the user's own code in params.yaml, and its source text. Runs none of it, and imports no package for it.
 
-`models.py:Mine` is a class of a file below the project's folder, `mypkg.models:Other` one of an installed package. A plain name that
+`models.py:Mine` is a class or function of a file below the project's folder, `mypkg.models:Other` of an installed package. A name that
 Windvane does not know is one that a package offers by an entry point.
 """
 
@@ -16,7 +16,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
+# What the user's own code may be in place of.
+OwnCodeRole = Literal["candidate", "features", "metric", "loss"]
 BUILT_IN_CANDIDATES = ("linear", "tree", "forest", "boosting")
 ENTRY_POINT_GROUP = "windvane.candidates"
 
@@ -45,20 +48,25 @@ def parse_code_place(name: str) -> CodePlace:
             )
         left, _, attribute = offered.pop().partition(":")
     if not attribute.isidentifier():
-        raise ValueError(f"{name!r} names no class. Write FILE.py:CLASS or PACKAGE.MODULE:CLASS")
+        raise ValueError(f"{name!r} names nothing in a file. Write FILE.py:NAME or PACKAGE.MODULE:NAME")
     if left.endswith(".py"):
         path = PurePosixPath(left)
         if path.is_absolute() or "\\" in left or ":" in left or not {"..", "."}.isdisjoint(left.split("/")):
             raise ValueError(f"{name!r} leads out of the project's folder. Put the file beside params.yaml")
         return CodePlace(path.as_posix(), "", attribute)
     if not all(part.isidentifier() for part in left.split(".")):
-        raise ValueError(f"{name!r} names no module. Write FILE.py:CLASS or PACKAGE.MODULE:CLASS")
+        raise ValueError(f"{name!r} names no module. Write FILE.py:NAME or PACKAGE.MODULE:NAME")
     return CodePlace(None, left, attribute)
 
 
 def is_own_candidate(name: str) -> bool:
     """Whether a candidate is not one of Windvane's."""
     return name not in (*BUILT_IN_CANDIDATES, "dummy")
+
+
+def is_own_function(name: str | None) -> bool:
+    """Whether a metric, a loss or features are of the user's own code."""
+    return name is not None and ":" in name
 
 
 def read_own_sources(root: Path, names: Iterable[str]) -> dict[str, str]:

@@ -14,77 +14,21 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.settings import own_code_names
-from windvane.tasks.settings.data_section import ColumnName, DataSettings, SettingsSection, expand_variables
+from windvane.tasks.settings.data_section import DataSettings, SettingsSection, expand_variables, list_choices
 from windvane.tasks.settings.monitoring_section import MonitorSettings, RetrainSettings, ScheduleSettings
-from windvane.tasks.settings.own_code_names import BUILT_IN_CANDIDATES
+from windvane.tasks.settings.own_code_names import BUILT_IN_CANDIDATES, OwnCodeRole
+from windvane.tasks.settings.problem_section import ProblemSettings, refuse_function_name
 from windvane.tasks.settings.serving_section import LedgerSettings, PortSettings, ServeSettings
 
 PARAMS_FILE = "params.yaml"
 # Kept as written, and replaced only while they are used (tasks/settings/data_section.py): they may hold secrets.
 _AS_WRITTEN = ("data.source", "data.query", "data.parameters.", "data.http.headers.", "data.remote", "monitor.webhook")
 
-ProblemKind = Literal["regression", "classification"]
 SplitStrategy = Literal["time", "stratified", "random", "group", "kfold"]
 SearchMethod = Literal["bayesian", "random", "grid", "manual"]
 ImbalanceTreatment = Literal["weights", "oversample", "undersample", "smote"]
 ThresholdMetric = Literal["f1", "accuracy"]
 GateRuleName = Literal["auto", "superior", "not_worse"]
-
-METRICS_BY_KIND: dict[str, tuple[str, ...]] = {
-    "regression": ("mae", "rmse", "r2"),
-    "classification": ("log_loss", "roc_auc", "average_precision", "f1", "accuracy", "precision", "recall"),
-}
-# Of two classes these are of one of them, the positive class.
-_METRICS_OF_POSITIVE = ("average_precision", "f1", "precision", "recall")
-
-
-def name_metric(metric: str, positive: bool | float | str | None) -> str:
-    """A metric as people see it: with the positive class, where the metric is of that class; None: there are not two classes."""
-    return f"{metric} of {positive!r}" if metric in _METRICS_OF_POSITIVE and positive is not None else metric
-
-
-class ProblemSettings(SettingsSection):
-    """What to learn."""
-
-    kind: ProblemKind
-    target: ColumnName
-    positive: bool | int | float | str | None = None
-    merge_spellings: bool = True
-    time: ColumnName | None = None
-    id: ColumnName | None = None
-    group: ColumnName | None = None
-    weight: ColumnName | None = None
-    ignore: tuple[ColumnName, ...] = ()
-    metric: str | None = None
-    goal: float | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ProblemSettings:
-        allowed = METRICS_BY_KIND[self.kind]
-        if self.metric is not None and self.metric not in allowed:
-            raise ValueError(
-                f"metric: {self.metric!r} is not a metric of {self.kind}. Allowed: {_choices(allowed, self.metric)}"
-            )
-        seen: dict[str, str] = {}
-        roles = (("target", self.target), ("time", self.time), ("id", self.id), ("weight", self.weight))
-        for role, column in roles:
-            if column is not None and seen.setdefault(column, role) != role:
-                raise ValueError(
-                    f"{role}: column {column!r} is already problem.{seen[column]}. Name another column, or null"
-                )
-        for role, column in (("target", self.target), ("time", self.time), ("weight", self.weight)):
-            if column in self.ignore:
-                raise ValueError(
-                    f"ignore: holds problem.{role}, column {column!r}. Take it out of the list, or name another {role}"
-                )
-        if self.positive is not None and self.kind == "regression":
-            raise ValueError("positive: is for classes, and problem.kind is regression. Set it to null")
-        return self
-
-    @property
-    def headline(self) -> str:
-        """The metric that ranks candidates: the user's, else the problem type's first."""
-        return self.metric or METRICS_BY_KIND[self.kind][0]
 
 
 class SplitSettings(SettingsSection):
@@ -175,6 +119,7 @@ class Settings(SettingsSection):
     project: str
     problem: ProblemSettings
     data: DataSettings
+    features: str | None = None
     split: SplitSettings = SplitSettings()
     search: SearchSettings = SearchSettings()
     gate: GateSettings = GateSettings()
@@ -192,6 +137,32 @@ class Settings(SettingsSection):
     def own_sources(self) -> dict[str, str]:
         """The text of the user's own files by path, as it was when params.yaml was read."""
         return self._own_sources
+
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """All that is the user's own, as params.yaml names it."""
+        features = () if self.features is None else (self.features,)
+        return (*self.search.own_candidates, *self.problem.own_functions.values(), *features)
+
+    @property
+    def lacks_sources(self) -> bool:
+        """Whether a file is gone that the user's features, metric or loss are of."""
+        functions = (*self.problem.own_functions.values(), *(() if self.features is None else (self.features,)))
+        files = {own_code_names.parse_code_place(name).file for name in functions}
+        return not files <= {None, *self._own_sources}
+
+    def fill_sources(self, stored: Mapping[str, str]) -> Settings:
+        """These settings with other texts in place of files that are gone."""
+        lacking = {file: text for file, text in stored.items() if file not in self._own_sources}
+        changed = self.model_copy(update={"problem": self.problem.with_sources(lacking)})
+        changed._own_sources = {**self._own_sources, **lacking}
+        return changed
+
+    def use_stored_measure(self, role: OwnCodeRole, name: str, files: Mapping[str, str]) -> Settings:
+        """These settings with a metric or loss as the text has it that a version was stored with, if it has the same name."""
+        if self.problem.own_functions.get(role) != name:
+            return self
+        return self.model_copy(update={"problem": self.problem.with_sources(files)})
 
     def defines_candidate(self, name: str) -> bool:
         """Whether search.candidates and the files of today give this candidate, as far as can be seen without a run of their code. Raises
@@ -223,6 +194,17 @@ class Settings(SettingsSection):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
             raise ValueError(f"{value!r} cannot name a registered model. Use letters, digits, '-', '_' or '.'")
         return value
+
+    @model_validator(mode="after")
+    def _transformed(self) -> Settings:
+        if self.features is not None:
+            refuse_function_name("features", self.features)
+            if self.search.imbalance == "smote":
+                raise ValueError(
+                    "search.imbalance: smote draws rows between others by Windvane's own features, and features is set. Choose weights, "
+                    "oversample, undersample or null"
+                )
+        return self
 
     @model_validator(mode="after")
     def _weighted(self) -> Settings:
@@ -329,9 +311,9 @@ def parse_settings(content: dict[str, Any], path: Path | str = PARAMS_FILE) -> S
     except ValidationError as e:
         problems = [describe_validation_error(error, Settings) for error in e.errors()]
         raise InputError(f"{path}: " + "; ".join(problems)) from None
-    if settings.search.own_candidates:
-        files = own_code_names.read_own_sources(Path(path).parent, settings.search.own_candidates)
-        settings._own_sources.update(files)
+    if settings.own_names:
+        settings._own_sources.update(own_code_names.read_own_sources(Path(path).parent, settings.own_names))
+        settings.problem._own_sources.update(settings._own_sources)
     return settings
 
 
@@ -376,7 +358,7 @@ def describe_validation_error(error: Any, whole: type[SettingsSection]) -> str:
         return f"{at}: is missing. Add it, or let `windvane init` write the file"
     if kind == "literal_error":
         allowed = [a.strip().strip("'") for a in re.split(r",| or ", error["ctx"]["expected"])]
-        return f"{at}: not an allowed value. Allowed: {_choices(allowed, str(error['input']))}"
+        return f"{at}: not an allowed value. Allowed: {list_choices(allowed, str(error['input']))}"
     if kind == "value_error":
         text = str(error["ctx"]["error"])
         return f"{at}.{text}" if at and re.match(r"^[a-z_.]+: ", text) else f"{at}: {text}" if at else text
@@ -394,8 +376,3 @@ def _section(whole: type[SettingsSection], loc: list[str]) -> Any:
         models = [a for a in get_args(annotation) if hasattr(a, "model_fields")]
         section = models[0] if models and get_origin(annotation) is not dict else annotation
     return section
-
-
-def _choices(allowed: tuple[str, ...] | list[str], given: str) -> str:
-    near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
-    return ", ".join(allowed) + (f". Did you mean {near[0]}?" if near else "")

@@ -19,7 +19,14 @@ from windvane.tasks.ingest import ingestion, readers, table_io
 from windvane.tasks.ingest.cell_reading import LONGEST_NAME, call_column, is_cut_name
 from windvane.tasks.ingest.readers import FileCells
 from windvane.tasks.search import search_plan
-from windvane.tasks.settings import column_guesses, format_guesses, group_guesses, project_params, yaml_files
+from windvane.tasks.settings import (
+    column_guesses,
+    format_guesses,
+    group_guesses,
+    problem_section,
+    project_params,
+    yaml_files,
+)
 from windvane.tasks.settings.column_guesses import InspectedTable, StoredTable, describe_guess
 from windvane.tasks.settings.data_section import DataSettings, escape_variables
 from windvane.tasks.settings.monitoring_section import MonitorSettings
@@ -262,7 +269,7 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
         "group": f"whole groups of {problem['group']!r} judge",
     }
     notes.append(describe_guess(f"split by {strategy}: {reasons[strategy]}", "likely", "split.strategy"))
-    metric = project_params.METRICS_BY_KIND.get(problem["kind"], (None,))[0]
+    metric = problem_section.METRICS_BY_KIND.get(problem["kind"], (None,))[0]
     content = {
         section: field.default.model_dump(mode="json")
         for section, field in project_params.Settings.model_fields.items()
@@ -299,9 +306,10 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
     literal = {key: _literal(value) for key, value in problem.items()}
     return {
         "project": name,
-        "problem": {**literal, "weight": None, "metric": metric, "goal": None},
+        "problem": {**literal, "weight": None, "metric": metric, "greater_is_better": None, "loss": None, "goal": None},
         "data": {k: v for k, v in data.model_dump(mode="json").items() if k in SHOWN_DATA_KEYS or (k == "http" and v)}
         | ({"format": written} if (written := data.format.model_dump(mode="json", exclude_defaults=True)) else {}),
+        "features": None,
         **content,
     }
 

@@ -16,7 +16,7 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
 from windvane.tasks.io import write_whole
 from windvane.tasks.settings import project_params
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.settings.problem_section import ProblemSettings
 from windvane.tasks.validate import table_profile, table_statistics
 from windvane.tasks.validate.table_profile import ColumnProfile, TableProfile
 
@@ -35,6 +35,8 @@ _COMMENTS = {
     "weight": "a column that holds how much a row counts, such as a survey weight; null: all count alike",
     "ignore": "columns the model must not see",
     "metric": "mae | rmse | r2; of classes: log_loss | roc_auc | average_precision | f1 | accuracy | precision | recall",
+    "greater_is_better": "of a metric of your own: true or false; null: the metric is Windvane's",
+    "loss": "a loss of your own for the gate, metrics.py:loss; null: that of the metric (docs/how-to/own-metric.md)",
     "goal": "good enough in units of the metric: the search may stop there",
     "source": "a file, folder or glob (CSV, Parquet, JSON lines, Excel), s3://, https:// or a database URL",
     "query": "SQL, for a database",
@@ -46,6 +48,7 @@ _COMMENTS = {
     "feedback": "rows whose labels came back from production are learned from too",
     "max_rows": "more training rows are sampled for fitting, and the lap reports it; null: all are used",
     "remote": "a folder or s3://: the data of each promoted lap is pushed there",
+    "features": "your own: features.py:build; null: the table's columns (docs/how-to/own-features.md)",
     "strategy": "time | stratified | random | group | kfold",
     "validation": "share of rows that tunes",
     "test": "share of rows that judges, opened once",
@@ -58,7 +61,7 @@ _COMMENTS = {
     "manual": "with manual: [{candidate: forest, max_depth: 8}, ...]",
     "grid": "with grid: {forest: {max_depth: [4, 8, 16]}}; {}: values are chosen by the bounds (docs/hyperparameters.md)",
     "spaces": "search spaces of your own candidates: {models.py:Mine: {alpha: {low: 0.1, high: 10, log: true}}}",
-    "trusted": "types that your own models hold and skops does not trust by itself (docs/how-to/own-model.md)",
+    "trusted": "types that your own models and features hold and skops does not trust by itself (docs/how-to/own-model.md)",
     "imbalance": "rare classes while fitting: null | weights | oversample | undersample | smote",
     "threshold": "of two classes the positive is called where this is best: f1 | accuracy; null: the likelier one",
     "rule": "superior | not_worse | auto: superior after a search, not_worse after a refit",

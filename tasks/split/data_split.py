@@ -17,7 +17,7 @@ from windvane.tasks import io
 from windvane.tasks.errors import SealedError
 from windvane.tasks.ingest import table_io
 from windvane.tasks.io import DATA_FOLDER
-from windvane.tasks.settings import project_params
+from windvane.tasks.settings import problem_section, project_params
 from windvane.tasks.split import strategies, time_windows
 from windvane.tasks.split.strategies import SplitMasks, TimeValue, split_rows
 from windvane.tasks.validate import table_profile
@@ -85,7 +85,7 @@ def _columns(chosen: project_params.Settings, unlabelled: int) -> list[str]:
     return list(dict.fromkeys(name for name in wanted if name is not None))
 
 
-def _hash_table(table: Path, problem: project_params.ProblemSettings) -> str:
+def _hash_table(table: Path, problem: problem_section.ProblemSettings) -> str:
     """SHA-256 of the table: of its columns' names and types and its rows' keys, which without an id are made from every
     cell and are a tenth of the bytes; else of the file.
     """

@@ -86,16 +86,19 @@ def hash_model_code() -> str:
 
 
 def hash_own_code(settings: Settings, spec: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What the user's own candidates are, by name: a hash of the file's text; of an installed class its package and module. spec: only
-    of this configuration's candidate. {}: all are Windvane's.
+    """What the user's own code is, by name: a hash of the file's text; of what is installed its package and module. spec: of candidates
+    only this configuration's. {}: all is Windvane's.
     """
     names = settings.search.own_candidates
     if spec is not None:
         names = (spec["candidate"],) if is_own_candidate(spec["candidate"]) else ()
+    names = (*names, *(() if settings.features is None else (settings.features,)))
+    sources = dict.fromkeys(names, settings.own_sources)
+    sources |= dict.fromkeys(settings.problem.own_functions.values(), settings.problem.own_sources)
     found: dict[str, Any] = {}
-    for name in names:
+    for name, texts in sources.items():
         place = parse_code_place(name)
-        text = settings.own_sources.get(place.file or "", "")
+        text = texts.get(place.file or "", "")
         found[name] = hash_own_source(text) if place.file else describe_installed_module(place.module)
     return found
 

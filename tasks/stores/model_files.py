@@ -119,7 +119,8 @@ def load_model(folder: Path, manifest_sha256: str) -> Any:
     try:
         return _load_skops(files[MODEL_FILE], own)
     except ImportError as e:
-        needs = f" Install {' '.join(own.packages)}" if own is not None else ""
+        packages = list_own_packages(own)
+        needs = f" Install {' '.join(packages)}" if packages else ""
         raise WindvaneError(
             f"{folder}: the model needs {e.name or 'a package'}, which is not installed as it was.{needs}"
         ) from None
@@ -130,19 +131,24 @@ def load_model(folder: Path, manifest_sha256: str) -> Any:
         ) from None
 
 
-def read_stored_code(folder: Path, manifest_sha256: str) -> OwnCode | None:
-    """The user's own code that a version was stored with, its bytes checked; None: it has none. Raises Corrupted."""
+def read_stored_code(folder: Path, manifest_sha256: str) -> tuple[OwnCode, ...]:
+    """All of the user's own code that a version was stored with, its bytes checked; (): it has none. Raises Corrupted."""
     return _parse_own_code(read_verified_files(folder, manifest_sha256, [OWN_CODE_FILE]))
 
 
-def _parse_own_code(files: Mapping[str, bytes]) -> OwnCode | None:
+def _parse_own_code(files: Mapping[str, bytes]) -> tuple[OwnCode, ...]:
     from windvane.tasks.models.problem_types.definitions import OwnCode
 
-    return OwnCode.from_json(json.loads(files[OWN_CODE_FILE])) if OWN_CODE_FILE in files else None
+    return tuple(map(OwnCode.from_json, json.loads(files[OWN_CODE_FILE]))) if OWN_CODE_FILE in files else ()
 
 
-def save_pipeline(model: Any, path: Path, own: OwnCode | None = None) -> str:
-    """Store a fitted pipeline as one skops file; the file's sha256. own: what a candidate of the user's brings with it.
+def list_own_packages(own: Sequence[OwnCode]) -> tuple[str, ...]:
+    """The packages that the user's own code needs, as `name==version`."""
+    return tuple(dict.fromkeys(package for code in own for package in code.packages))
+
+
+def save_pipeline(model: Any, path: Path, own: Sequence[OwnCode] = ()) -> str:
+    """Store a fitted pipeline as one skops file; the file's sha256. own: the user's own code that it is made with.
 
     Raises OwnCodeError for one that skops cannot store, or that holds types which are neither known nor named as trusted.
     """
@@ -151,33 +157,39 @@ def save_pipeline(model: Any, path: Path, own: OwnCode | None = None) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def dump_pipeline(model: Any, own: OwnCode | None = None) -> bytes:
+def dump_pipeline(model: Any, own: Sequence[OwnCode] = ()) -> bytes:
     """A fitted pipeline as skops stores it; see save_pipeline()."""
     from skops.io import dumps
 
-    if own is None:
+    holders = [code for code in own if code.role in ("candidate", "features")]
+    if not holders:
         return bytes(dumps(model))
+    name = " and ".join(code.name for code in holders)
     from windvane.tasks.models.problem_types.definitions import OwnCodeError
 
     try:
         content = bytes(dumps(model))
     except Exception as e:  # the user's own objects may raise anything
         raise OwnCodeError(
-            f"{own.name}: cannot be stored without pickle: {read_first_line(e)}. Keep numbers, arrays, lists, dicts and estimators in it"
+            f"{name}: cannot be stored without pickle: {read_first_line(e)}. Keep numbers, arrays, lists, dicts and estimators in it"
         ) from e
-    if strange := _list_untrusted_types(content, [*own.trusted]):
+    if strange := _list_untrusted_types(content, _list_trusted(holders)):
         raise OwnCodeError(
-            f"{own.name}: holds types that skops does not trust: {', '.join(_name_type(one, own) for one in strange)}. Keep plain "
+            f"{name}: holds types that skops does not trust: {', '.join(_name_type(one, own) for one in strange)}. Keep plain "
             "values in it, or name them in search.trusted if you trust the code that they are of"
         )
     return content
 
 
-def _name_type(one: str, own: OwnCode) -> str:
-    """A type as search.trusted takes it: of the user's file by the file's name."""
-    from windvane.tasks.models.own_code import name_own_module
+def _list_trusted(own: Sequence[OwnCode]) -> list[str]:
+    return [name for code in own for name in code.trusted]
 
-    for file, text in own.files:
+
+def _name_type(one: str, own: Sequence[OwnCode]) -> str:
+    """A type as search.trusted takes it: of the user's file by the file's name."""
+    from windvane.tasks.models.own_modules import name_own_module
+
+    for file, text in (file for code in own for file in code.files):
         if one.startswith(f"{name_own_module(text)}."):
             return f"{file}:{one.partition('.')[2]}"
     return one
@@ -192,22 +204,21 @@ def _list_untrusted_types(content: bytes, trusted: Sequence[str]) -> list[str]:
     return sorted(set(get_untrusted_types(data=content)) - {*TRUSTED_TYPES, *trusted})
 
 
-def load_pipeline(path: Path, digest: str, own: OwnCode | None = None) -> Any | None:
+def load_pipeline(path: Path, digest: str, own: Sequence[OwnCode] = ()) -> Any | None:
     """The pipeline that save_pipeline() stored; None: the file is gone or has other bytes, and none of them is parsed."""
     if not path.exists() or hashlib.sha256(content := path.read_bytes()).hexdigest() != digest:
         return None
     return _load_skops(content, own)
 
 
-def _load_skops(content: bytes, own: OwnCode | None) -> Any:
+def _load_skops(content: bytes, own: Sequence[OwnCode]) -> Any:
     from skops.io import loads
 
-    from windvane.tasks.models import own_code
+    from windvane.tasks.models import own_modules
     from windvane.tasks.models.model_pipeline import TRUSTED_TYPES
 
-    if own is not None:
-        own_code.run_stored_code(own)
-    return loads(content, trusted=[*TRUSTED_TYPES, *(own.trusted if own is not None else ())])
+    own_modules.run_stored_code(code for code in own if code.role in ("candidate", "features"))
+    return loads(content, trusted=[*TRUSTED_TYPES, *_list_trusted(own)])
 
 
 # What a stored model needs where MLflow loads it by its own code, which runs the compiled form.
@@ -223,7 +234,7 @@ def save_model(
     predicted: Any,
     beside: Mapping[str, bytes] | None = None,
     code: Mapping[str, str] | None = None,
-    own: OwnCode | None = None,
+    own: Sequence[OwnCode] = (),
 ) -> str:
     """Store a fitted pipeline as an MLflow model, sealed; the manifest's sha256.
 
@@ -257,13 +268,14 @@ def save_model(
             if packages
             else [
                 *(f"{name}=={number}" for name, number in list_model_libraries().items()),
-                *(own.packages if own is not None else ()),
+                *list_own_packages(own),
             ],
         )
     save_pipeline(model, folder / MODEL_FILE, own)
-    if own is not None:
-        held = _list_untrusted_types((folder / MODEL_FILE).read_bytes(), ())
-        write_json(replace(own, trusted=tuple(held)).to_json(), folder / OWN_CODE_FILE)
+    if own:
+        held = set(_list_untrusted_types((folder / MODEL_FILE).read_bytes(), ()))
+        kept = [replace(code, trusted=tuple(name for name in code.trusted if name in held)) for code in own]
+        write_json([code.to_json() for code in kept], folder / OWN_CODE_FILE)
     sample.assign(_prediction=predicted).to_parquet(folder / SAMPLE_FILE, index=False)
     for name, content in (beside or {}).items():
         (folder / name).write_bytes(content)

@@ -1,5 +1,5 @@
-"""Tries the user's own candidates on a few rows before a search: what cannot be stored, predicts otherwise the second time, or breaks on
-an empty row ends the lap before a second is spent on it and before anything is registered.
+"""Tries the user's own code on a few rows before a search: what cannot be stored, gives another value the second time, or breaks on an
+empty row ends the lap before a second is spent on it and before anything is registered.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.class_balance import ClassBalance
 from windvane.tasks.models.features import conform_frame
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
-from windvane.tasks.models.own_code import explain_own_errors
-from windvane.tasks.models.problem_types.definitions import CandidateModel, OwnCodeError, Predictions
+from windvane.tasks.models.own_features import OwnFeatures
+from windvane.tasks.models.own_modules import explain_own_errors
+from windvane.tasks.models.problem_types.definitions import CandidateModel, OwnCodeError, Predictions, ProblemType
 from windvane.tasks.search import search_plan
 from windvane.tasks.stores import model_files
 
@@ -29,13 +31,107 @@ _SINGLE_ROWS = 3
 _TOLERANCE = 1e-6
 
 
-def try_own_candidates(task: ModelTask, rows: pd.DataFrame) -> None:
-    """Try each own candidate of the search at its defaults on some of these labelled rows. Raises OwnCodeError with what is wrong."""
+def try_own_code(task: ModelTask, rows: pd.DataFrame) -> None:
+    """Try metric, loss and features, and each own candidate of the search at its defaults, on some of these labelled rows. Raises
+    OwnCodeError with what is wrong.
+    """
+    if not any(map(task.problem_type.list_own_code, task.problem_type.candidates)):
+        return
+    _try_measures(task, _take_rows(task, rows))
+    if task.problem_type.features is not None:
+        _try_features(task, _take_rows(task, rows))
     for name in search_plan.list_candidates(task.settings, task.problem_type):
         candidate = task.problem_type.candidates[name]
         if candidate.own is not None:
             # Threads of several cores could hide behind luck what one shows, and a few rows need no more.
             _try_candidate(replace(task, cores=1), candidate, _take_rows(task, rows))
+
+
+def _try_measures(task: ModelTask, rows: pd.DataFrame) -> None:
+    kind, problem = task.problem_type, task.settings.problem
+    truth = kind.truth(rows[problem.target])
+    made, named = _make_up_predictions(kind, truth), problem.own_functions
+    if (name := named.get("metric")) is not None:
+        score = kind.metrics[problem.headline].score
+        weights = np.random.default_rng(0).uniform(0.5, 1.5, len(truth))
+        for counts in (None, weights):
+            found = [score(truth, made, counts) for _ in range(2)]
+            if not np.isfinite(found).all():
+                raise OwnCodeError(
+                    f"{name}: the metric of {len(truth)} rows is NaN or infinite. Return a finite number"
+                )
+            if found[0] != found[1]:
+                raise OwnCodeError(
+                    f"{name}: the metric has another value the second time. Draw nothing by chance in it"
+                )
+    if (name := named.get("loss")) is not None:
+        losses, again = (kind.loss(truth, made, problem.headline) for _ in range(2))
+        if not np.array_equal(losses, again):
+            raise OwnCodeError(f"{name}: the loss has another value the second time. Draw nothing by chance in it")
+        for at in np.linspace(0, len(truth) - 1, _SINGLE_ROWS).astype(int):
+            row = slice(at, at + 1)
+            alone = kind.loss(truth[row], _take(made, row), problem.headline)
+            if not np.allclose(alone, losses[row], rtol=_TOLERANCE):
+                raise OwnCodeError(
+                    f"{name}: the loss of a single row is another than among others. A row's loss may depend on its own row alone"
+                )
+
+
+def _make_up_predictions(kind: ProblemType, truth: NDArray[Any]) -> Predictions:
+    """Predictions (n,) that are neither right nor constant: the next row's truth, of classes with half of the probability."""
+    other = np.roll(truth, 1)
+    if kind.continuous:
+        return Predictions(other)
+    classes, codes = np.unique(other, return_inverse=True)
+    proba = (np.eye(len(classes))[codes] + 1 / len(classes)) / 2
+    return Predictions(other, proba, classes, kind.positive)
+
+
+def _try_features(task: ModelTask, rows: pd.DataFrame) -> None:
+    kind, seed = task.problem_type, task.settings.split.seed
+    assert kind.features is not None
+    own = tuple(code for code in kind.own if code.role == "features")
+    name, inputs = own[0].name, conform_frame(rows, task.columns, "training rows")
+    truth = kind.truth(rows[task.settings.problem.target])
+
+    def fit() -> OwnFeatures:
+        assert kind.features is not None
+        with explain_own_errors(own, "fit"):
+            return OwnFeatures(kind.features(), False, kind.continuous, seed).fit(inputs, truth)
+
+    def transform(features: OwnFeatures, frame: pd.DataFrame, doing: str = "transform") -> NDArray[Any]:
+        with explain_own_errors(own, doing):
+            return features.transform(frame)
+
+    def compare(one: NDArray[Any], other: NDArray[Any], wrong: str) -> None:
+        if not (one.shape == other.shape and np.allclose(one, other, _TOLERANCE, _TOLERANCE, equal_nan=True)):
+            raise OwnCodeError(f"{name}: {wrong}")
+
+    features = fit()
+    found = transform(features, inputs)
+    compare(
+        found, transform(features, inputs), "gives other features the second time. Draw nothing by chance in transform"
+    )
+    compare(
+        found, transform(fit(), inputs), "two fits on the same rows give other features. Draw all chance from a seed"
+    )
+    alone = "gives a row other features among others than alone, or in another order. A row's features may depend on its own values alone"
+    compare(found[::-1], transform(features, inputs.iloc[::-1]), alone)
+    for at in np.linspace(0, len(rows) - 1, _SINGLE_ROWS).astype(int):
+        compare(found[[at]], transform(features, inputs.iloc[[at]]), alone)
+    transform(features, _make_empty_row(task), "transform of a row without values")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "features.skops"
+        digest = model_files.save_pipeline(features, path, own)
+        with explain_own_errors(own, "loading the stored features"):
+            stored = model_files.load_pipeline(path, digest, own)
+    assert stored is not None
+    lost = "gives other features once stored and loaded. Keep all that it has learned in attributes of the object"
+    compare(found, transform(stored, inputs, "transform of the stored features"), lost)
+
+
+def _make_empty_row(task: ModelTask) -> pd.DataFrame:
+    return conform_frame(pd.DataFrame({column: [None] for column in task.columns.names}), task.columns, "an empty row")
 
 
 def _take_rows(task: ModelTask, rows: pd.DataFrame) -> pd.DataFrame:
@@ -68,14 +164,13 @@ def _try_candidate(task: ModelTask, candidate: CandidateModel, rows: pd.DataFram
             raise OwnCodeError(
                 f"{name}: predicts a single row otherwise than among others. A prediction may depend on its own row alone"
             )
-    empty = conform_frame(pd.DataFrame({column: [None] for column in task.columns.names}), task.columns, "an empty row")
-    _predict(task, candidate, model, empty, "predict of a row without values")
-    assert candidate.own is not None
+    _predict(task, candidate, model, _make_empty_row(task), "predict of a row without values")
+    own = task.problem_type.list_own_code(name)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.skops"
-        digest = model_files.save_pipeline(model, path, candidate.own)
-        with explain_own_errors(candidate, "loading the stored model"):
-            stored = model_files.load_pipeline(path, digest, candidate.own)
+        digest = model_files.save_pipeline(model, path, own)
+        with explain_own_errors(own, "loading the stored model"):
+            stored = model_files.load_pipeline(path, digest, own)
     if not _is_same(found, _predict(task, candidate, stored, inputs, "predict of the stored model")):
         raise OwnCodeError(
             f"{name}: predicts otherwise once stored and loaded. Keep all that it has learned in attributes of the object"
@@ -86,7 +181,10 @@ def _predict(
     task: ModelTask, candidate: CandidateModel, model: Any, inputs: pd.DataFrame, doing: str = "predict"
 ) -> Predictions:
     """Predictions for n rows, of the right shape and finite."""
-    with explain_own_errors(candidate, doing), model_pipeline.limit_to_one_thread():
+    with (
+        explain_own_errors(task.problem_type.list_own_code(candidate.name), doing),
+        model_pipeline.limit_to_one_thread(),
+    ):
         found = task.problem_type.predict(model, inputs)
     n, proba = len(inputs), found.proba
     if found.value.shape != (n,):

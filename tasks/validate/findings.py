@@ -12,7 +12,8 @@ import polars as pl
 from windvane.tasks import io
 from windvane.tasks.errors import InputError, join_messages
 from windvane.tasks.io import DATA_FOLDER
-from windvane.tasks.settings.project_params import ProblemSettings, Settings
+from windvane.tasks.settings.problem_section import ProblemSettings
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.validate.table_profile import TableProfile, TableSummary
 from windvane.tasks.validate.table_schema import TableSchema
 from windvane.tasks.validate.table_statistics import ColumnCounts, DuplicateRows

@@ -5,7 +5,7 @@ the fit (tasks/evaluation/fit_diagnosis.py), which judges the model that was cho
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,8 @@ def inspect_training_rows(
     """Findings on the training split, passes included. Draws with split.seed; same rows, same findings."""
     if kind.continuous:
         return tuple(list_passes(MODEL_CHECKS, ()))
+    # Of the table, not of what the user's own code makes of it: that is tried later.
+    kind = replace(kind, features=None)
     rng = np.random.default_rng(settings.split.seed)
     some = train
     if len(train) > MAX_INSPECTED_ROWS:

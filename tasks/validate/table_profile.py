@@ -19,7 +19,8 @@ from windvane.tasks import io
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
 from windvane.tasks.io import DATA_FOLDER
-from windvane.tasks.settings.project_params import ProblemSettings, Settings
+from windvane.tasks.settings.problem_section import ProblemSettings
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.validate import table_statistics
 
 TABLE_FILE = DATA_FOLDER / "table.parquet"

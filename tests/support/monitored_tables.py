@@ -13,7 +13,7 @@ from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN, 
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.models.problem_types.definitions import ProblemType
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.settings.problem_section import ProblemSettings
 
 COLUMNS = FeatureColumns(numbers=("size", "age", "rooms"), booleans=("garden",), low=("town",))
 TOWNS = {"Ulm": 0.0, "Bonn": 40.0, "Kiel": -30.0, "Jena": 15.0}

@@ -49,6 +49,58 @@ class Mine(ClassifierMixin, BaseEstimator):
     def predict(self, X):
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 """
+METRICS = """import numpy as np
+
+
+def profit(y_true, y_pred, sample_weight=None):
+    return np.average(100 - 3 * np.abs(y_true - y_pred), weights=sample_weight)
+
+
+def middle(y_true, y_pred):
+    return np.median(np.abs(y_true - y_pred))
+
+
+def loss(y_true, y_pred):
+    return np.where(y_pred > y_true, 3.0, 1.0) * np.abs(y_true - y_pred)
+
+
+def gain(y_true, probabilities):
+    return (np.where(y_true == "high", 5.0, -1.0) * (probabilities["high"] > 0.2)).mean()
+
+
+def class_loss(y_true, probabilities):
+    return np.where(y_true == "high", 5.0 * probabilities["low"], probabilities["high"])
+"""
+FEATURES = """import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin
+
+
+class Means(TransformerMixin, BaseEstimator):
+    def fit(self, X, y=None):
+        self.centre_ = X["a"].mean()
+        return self
+
+    def transform(self, X):
+        return X.assign(square=(X["a"] - self.centre_) ** 2, both=X["c"] + "!")
+
+
+class Numbers(Means):
+    def transform(self, X):
+        return np.column_stack([X["a"] - self.centre_, X["c"] == "x"])
+
+
+def build():
+    return Means()
+
+
+def numbers():
+    return Numbers()
+
+
+def by_row(frame):
+    return frame.assign(square=frame["a"] ** 2)
+"""
 COLUMNS = FeatureColumns(numbers=("a",), low=("c",))
 
 
@@ -73,6 +125,21 @@ def read_own_settings(
         "search": {"candidates": [name], **search},
     }
     return project_params.parse_settings(content, folder / "params.yaml")
+
+
+def read_measured_settings(
+    folder: Path, text: str = METRICS, kind: str = "regression", features: str | None = None, **problem: Any
+) -> Settings:
+    """Settings of a project in `folder` with Windvane's linear model, whose metrics.py (with `features` features.py) holds `text`."""
+    (folder / ("metrics.py" if features is None else "features.py")).write_text(text, encoding="utf-8")
+    whole = {
+        "project": "own",
+        "problem": {"kind": kind, "target": "y", **problem},
+        "data": {"source": "table.csv"},
+        "features": features,
+        "search": {"candidates": ["linear"], "trials": 2},
+    }
+    return project_params.parse_settings(whole, folder / "params.yaml")
 
 
 def make_own_task(settings: Settings) -> ModelTask:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windvane.tasks.errors import InputError
+from windvane.tasks.settings.own_code_names import OwnCodeRole
 
 HyperparameterValue = bool | int | float | str | None
 ClassLabel = bool | int | float | str
@@ -91,14 +92,15 @@ Hyperparameter = FloatRange | IntRange | ChoiceSet
 
 @dataclass(frozen=True)
 class OwnCode:
-    """What the candidate `name`, which is not Windvane's, brings with it: its files (none for an installed class) as path and text, the
-    types that skops may build for it, and the packages that it needs, as `name==version`.
+    """What `name`, which is not Windvane's, brings with it: its files (none for what is installed) as path and text, the types that
+    skops may build for it, and the packages that it needs, as `name==version`. role: what it is in place of.
     """
 
     name: str
     files: tuple[tuple[str, str], ...] = ()
     trusted: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    role: OwnCodeRole = "candidate"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, to be stored with a model."""
@@ -108,7 +110,7 @@ class OwnCode:
     def from_json(cls, content: Mapping[str, Any]) -> OwnCode:
         """What to_json wrote."""
         files = tuple((file, text) for file, text in content["files"])
-        return cls(content["name"], files, tuple(content["trusted"]), tuple(content["packages"]))
+        return cls(content["name"], files, tuple(content["trusted"]), tuple(content["packages"]), content["role"])
 
 
 class OwnCodeError(InputError):
@@ -156,13 +158,16 @@ class Predictions:
 class Metric:
     """A score over rows: (truth (n,), predictions, weights (n,) or None); a weight counts a row that many times.
 
-    calls: it uses the class that is called, which a threshold decides, not probabilities or their ranks.
+    calls: it uses the class that is called, which a threshold decides, not probabilities or their ranks. own: it is the user's; weighted:
+    it takes weights.
     """
 
     name: str
     greater_is_better: bool
     score: Callable[[NDArray[Any], Predictions, NDArray[Any] | None], float]
     calls: bool = False
+    own: bool = False
+    weighted: bool = True
 
     def better(self, one: float, other: float) -> bool:
         """Whether `one` is strictly better; a number beats NaN."""
@@ -179,7 +184,8 @@ class ProblemType:
     truth: a target column -> array (n,) as the models learn it. predict: (fitted pipeline, features) -> Predictions.
     loss: (truth, predictions, headline metric's name) -> additive loss per row (n,); loss_name: its name.
     log_target: truth -> whether its logarithm should be tried too; a class has none. positive: see Predictions. objectives: what
-    candidates minimise under a headline, where that is not their default.
+    candidates minimise under a headline, where that is not their default. features: what makes the user's own transformer
+    (tasks/models/own_features.py); None: there is none. own: the code of the user's metric, loss and features.
     """
 
     name: str
@@ -193,6 +199,13 @@ class ProblemType:
     log_target: Callable[[NDArray[Any]], bool] = lambda _: False
     positive: ClassLabel | None = None
     objectives: Mapping[str, str] = field(default_factory=dict)
+    features: Callable[[], Any] | None = None
+    own: tuple[OwnCode, ...] = ()
+
+    def list_own_code(self, candidate: str) -> tuple[OwnCode, ...]:
+        """All of the user's own code that a version of this candidate is made and measured with."""
+        found = self.candidates.get(candidate)
+        return (*((found.own,) if found is not None and found.own is not None else ()), *self.own)
 
     def scores(
         self, truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None = None

@@ -21,7 +21,7 @@ from windvane.tasks.models.class_balance import ClassBalance
 from windvane.tasks.models.features import FeatureColumns, conform_frame
 from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
 from windvane.tasks.models.problem_types import class_labels, classification, definitions
-from windvane.tasks.settings.project_params import name_metric
+from windvane.tasks.settings.problem_section import name_metric
 from windvane.tasks.validate import table_validation
 
 ROWS = 800

@@ -12,7 +12,7 @@ from windvane.tasks.models.problem_types import class_labels, definitions
 from windvane.tasks.models.problem_types import classification as c
 from windvane.tasks.models.problem_types import regression as r
 from windvane.tasks.models.problem_types.definitions import ChoiceSet, FloatRange, IntRange, Predictions
-from windvane.tasks.settings.project_params import METRICS_BY_KIND
+from windvane.tasks.settings.problem_section import METRICS_BY_KIND
 
 
 @pytest.mark.parametrize("name", ["regression", "classification"])

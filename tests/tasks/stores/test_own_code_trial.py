@@ -20,7 +20,7 @@ from windvane.tasks.models.features import conform_frame
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.models.problem_types.definitions import FloatRange, OwnCodeError
 from windvane.tasks.stores import model_files
-from windvane.tasks.stores.own_code_trial import try_own_candidates
+from windvane.tasks.stores.own_code_trial import try_own_code
 
 PREDICT = "        return np.array([row @ self.coef_ + self.mean_ for row in X])"
 FAULTS: dict[str, tuple[str, str]] = {
@@ -63,32 +63,32 @@ FAULTS: dict[str, tuple[str, str]] = {
 def test_a_fault_of_own_code_is_found_in_one_sentence(tmp_path: Path, case: str) -> None:
     text, message = FAULTS[case]
     with pytest.raises(OwnCodeError, match=message) as caught:
-        try_own_candidates(make_own_task(read_own_settings(tmp_path, text)), make_own_table())
+        try_own_code(make_own_task(read_own_settings(tmp_path, text)), make_own_table())
     assert str(caught.value).startswith("models.py:Mine: ")
     assert "\n" not in str(caught.value)
 
 
 def test_good_candidates_pass(tmp_path: Path) -> None:
-    try_own_candidates(make_own_task(read_own_settings(tmp_path)), make_own_table())
+    try_own_code(make_own_task(read_own_settings(tmp_path)), make_own_table())
     settings = read_own_settings(tmp_path, CLASSES, "classification")
-    try_own_candidates(make_own_task(settings), make_own_table(kind="classification"))
+    try_own_code(make_own_task(settings), make_own_table(kind="classification"))
 
 
 def test_probabilities_must_be_some(tmp_path: Path) -> None:
     text = CLASSES.replace("return near / near.sum(axis=1, keepdims=True)", "return near * 3")
     settings = read_own_settings(tmp_path, text, "classification")
     with pytest.raises(OwnCodeError, match="predict_proba returns what are no probabilities"):
-        try_own_candidates(make_own_task(settings), make_own_table(kind="classification"))
+        try_own_code(make_own_task(settings), make_own_table(kind="classification"))
 
 
 def test_a_type_that_is_named_as_trusted_is_stored(tmp_path: Path) -> None:
     text, _ = FAULTS["a helper"]
-    try_own_candidates(make_own_task(read_own_settings(tmp_path, text, trusted=["models.py:Helper"])), make_own_table())
+    try_own_code(make_own_task(read_own_settings(tmp_path, text, trusted=["models.py:Helper"])), make_own_table())
     neighbours, kept = "sklearn.neighbors:KNeighborsRegressor", ["sklearn.neighbors._kd_tree.KDTree"]
     settings = read_own_settings(
         tmp_path, name=neighbours, trusted=[*kept, "sklearn.metrics._dist_metrics.EuclideanDistance64"]
     )
-    try_own_candidates(make_own_task(settings), make_own_table())
+    try_own_code(make_own_task(settings), make_own_table())
 
 
 def store(folder: Path, text: str = RIDGE) -> tuple[str, Path]:
@@ -100,7 +100,9 @@ def store(folder: Path, text: str = RIDGE) -> tuple[str, Path]:
     candidate = task.problem_type.candidates["models.py:Mine"]
     model = model_pipeline.fit_with_settings(task, ModelConfiguration("models.py:Mine", candidate.defaults), rows)
     sample = conform_frame(rows.head(5), COLUMNS, "x")
-    digest = model_files.save_model(model, folder / "model", sample, model.predict(sample), own=candidate.own)
+    digest = model_files.save_model(
+        model, folder / "model", sample, model.predict(sample), own=task.problem_type.list_own_code("models.py:Mine")
+    )
     return digest, folder / "model"
 
 
@@ -117,7 +119,7 @@ def test_a_stored_model_runs_the_text_it_was_trained_with(tmp_path: Path) -> Non
 
 def test_only_types_that_the_model_holds_are_recorded_as_trusted(tmp_path: Path) -> None:
     _, folder = store(tmp_path)
-    kept = json.loads((folder / model_files.OWN_CODE_FILE).read_text())
+    (kept,) = json.loads((folder / model_files.OWN_CODE_FILE).read_text())
     assert [name.rpartition(".")[2] for name in kept["trusted"]] == ["Mine"]
     assert dict(kept["files"]) == {"models.py": RIDGE}
 
@@ -128,9 +130,9 @@ def test_changed_code_is_never_run(tmp_path: Path, change: str) -> None:
     path = folder / model_files.OWN_CODE_FILE
     content = json.loads(path.read_text())
     if change == "text":
-        content["files"][0][1] = "raise SystemExit('run')"
+        content[0]["files"][0][1] = "raise SystemExit('run')"
     else:
-        content["trusted"].append("os.system")
+        content[0]["trusted"].append("os.system")
     path.write_text(json.dumps(content))
     with pytest.raises(Corrupted, match=r"own_code.json: its bytes were changed"):
         model_files.load_model(folder, digest)
@@ -138,21 +140,19 @@ def test_changed_code_is_never_run(tmp_path: Path, change: str) -> None:
 
 def test_a_version_without_own_code_has_none(tmp_path: Path) -> None:
     digest, folder = store(tmp_path)
-    found = model_files.read_stored_code(folder, digest)
-    assert found is not None
+    (found,) = model_files.read_stored_code(folder, digest)
     assert found.name == "models.py:Mine"
     (folder / model_files.OWN_CODE_FILE).unlink()
-    assert model_files.read_stored_code(folder, model_files.seal_folder(folder)) is None
+    assert model_files.read_stored_code(folder, model_files.seal_folder(folder)) == ()
 
 
 def test_a_champions_configuration_is_fitted_with_its_own_text(tmp_path: Path) -> None:
     digest, folder = store(tmp_path)
     stored = model_files.read_stored_code(folder, digest)
-    assert stored is not None
     task = make_own_task(read_own_settings(tmp_path, RIDGE.replace(PREDICT, PREDICT + " + 100")))
     kind = task.problem_type
-    old = replace(kind, candidates={**kind.candidates, stored.name: own_code.load_stored_candidate(stored)})
-    rows, spec = make_own_table(), ModelConfiguration(stored.name, {"alpha": 1.0, "log_target": False})
+    old = own_code.use_stored_model_code(kind, stored)
+    rows, spec = make_own_table(), ModelConfiguration("models.py:Mine", {"alpha": 1.0, "log_target": False})
     inputs = conform_frame(rows, COLUMNS, "x")
     now, then = (
         model_pipeline.fit_with_settings(replace(task, problem_type=k), spec, rows).predict(inputs) for k in (kind, old)
@@ -166,4 +166,4 @@ def test_the_how_to_works_as_written(tmp_path: Path) -> None:
     search = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])["search"]
     task = make_own_task(read_own_settings(tmp_path, text, **search))
     assert task.problem_type.candidates["models.py:Mine"].space["alpha"] == FloatRange(0.1, 100.0, 1.0, log=True)
-    try_own_candidates(task, make_own_table())
+    try_own_code(task, make_own_table())
