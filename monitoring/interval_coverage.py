@@ -132,10 +132,14 @@ def _decide_alarm(
     """With the test. Labels come in pieces: check k of a window spends false_alarms / (k (k + 1)), and all of them together at
     most false_alarms. An alarm stays as long as the window is below its level by false_alarms alone.
     """
-    if before is not None and (before.level, before.counts) == (measured.level, measured.counts):
+    same = (measured.level, measured.covered, measured.counts)
+    if before is not None and (before.level, before.covered, before.counts) == same:
         return replace(before, left_out=measured.left_out)
     checks = 1 if before is None or before.level != measured.level else before.checks + 1
-    p, limit = compute_chance(measured.covered, measured.rows, scores, measured.level), false_alarms / checks / (checks + 1)
+    p, limit = (
+        compute_chance(measured.covered, measured.rows, scores, measured.level),
+        false_alarms / checks / (checks + 1),
+    )
     stays = before is not None and before.alarm and before.level == measured.level and p <= false_alarms
     return replace(measured, p=p, limit=limit, alarm=p <= limit or stays, checks=checks)
 
@@ -146,20 +150,3 @@ def adjust_watched_level(
     """With the level in use from now on, by the coverage of all windows (in the order of time)."""
     history = LevelHistory.of(one.counts for one in windows if one is not None)
     return replace(measured, adjusted=intervals.adjust(measured.level, history))
-
-
-def describe_coverage(found: CoverageResult) -> str:
-    """Coverage in one line of plain words."""
-    out = f"{found.left_out:,} labelled rows were left out, as their inputs are not kept or cannot be read"
-    if not found.rows or found.low is None or found.high is None or found.width is None:
-        return f"unknown at {found.level:g}: {out}"
-    what = f"sets have {found.width:.2f} classes" if found.sets else f"median width {found.width:.4g}"
-    text = (
-        f"{found.covered / found.rows:.1%} of {found.rows:,} labels are within, of {found.level * 100:g} % promised "
-        f"(95 % interval {found.low:.1%} to {found.high:.1%}); {what}"
-    )
-    if found.alarm:
-        text += f"; alarm: intervals are too narrow (p {found.p:.2g})"
-    if found.adjusted is not None:
-        text += f"; `?interval={found.level:g}` now uses {found.adjusted:.4g}"
-    return text + (f"; {out}" if found.left_out else "")

@@ -164,9 +164,28 @@ class CoverageResult:
         """The share of labels within their interval."""
         return self.covered / self.rows if self.rows else None
 
+    @property
+    def text(self) -> str:
+        """In one line, as people read it."""
+        out = f"{self.left_out:,} labelled rows were left out, as their inputs are not kept or cannot be read"
+        if self.share is None or self.low is None or self.high is None:
+            return f"unknown at {self.level:g}: {out}"
+        parts = [
+            f"{self.share:.1%} of {self.rows:,} labels are within, {self.level * 100:g} % were promised "
+            f"(95 % interval {self.low:.1%} to {self.high:.1%})",
+            f"sets have {self.width:.2f} classes" if self.sets else f"median width {self.width:.4g}",
+        ]
+        parts += [f"alarm: intervals are too narrow (p {self.p:.2g})"] if self.alarm else []
+        parts += (
+            [] if self.adjusted is None else [f"after this check {self.adjusted:.4g} is the level for {self.level:g}"]
+        )
+        return "; ".join([*parts, out] if self.left_out else parts)
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values for people's programs: without counts."""
-        return {name: value for name, value in {**asdict(self), "share": self.share}.items() if name != "counts"}
+        """Plain values of a result that is shown: with its line, without counts."""
+        content = {**asdict(self), "share": self.share, "text": self.text}
+        del content["counts"]
+        return content
 
 
 @dataclass(frozen=True)
