@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -69,7 +69,7 @@ class ScoringOptions:
     log: bool = False
     explain: int = 0
     interval: float | None = None
-    levels: LevelHistory = LevelHistory()
+    levels: LevelHistory = field(default_factory=LevelHistory)
 
     @property
     def suffix(self) -> str:

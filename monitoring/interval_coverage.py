@@ -14,6 +14,7 @@ from scipy import stats
 from windvane.monitoring import window_frames
 from windvane.monitoring.records import CoverageResult
 from windvane.tasks.evaluation.adaptive_levels import LevelHistory, count_by_level
+from windvane.tasks.evaluation.scores import PREDICTION_COLUMN
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.models.problem_types.definitions import Predictions
 from windvane.tasks.settings.project_params import ProblemSettings
@@ -84,7 +85,7 @@ def measure_coverage(
     if not usable.any():
         return None
     labelled = int(usable.sum())
-    usable &= window_frames.mask_labelled(window, window_frames.PREDICTION_COLUMN)
+    usable &= window_frames.mask_labelled(window, PREDICTION_COLUMN)
     if intervals.needs_inputs:
         usable &= window[window_frames.INPUTS_STORED_COLUMN].to_numpy(dtype=bool) & rules.readable
     rows, found = window[usable].reset_index(drop=True), None

@@ -100,7 +100,7 @@ class ServingVersion:
     since: str
     promoted: str
     cause: str
-    coverage: CoverageState = CoverageState()
+    coverage: CoverageState = field(default_factory=CoverageState)
 
     @property
     def number(self) -> int:

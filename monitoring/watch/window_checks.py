@@ -245,7 +245,10 @@ class MonitoringPass:
         return entry
 
     def _record(self, seen: WindowRecord, check: WindowAssessment, decision: Decision, at: str) -> DecisionRecord:
-        evidence = {"columns": list(check.diagnosis.columns), "learned_from": _describe_training_rows(self._production)}
+        evidence: dict[str, Any] = {
+            "columns": list(check.diagnosis.columns),
+            "learned_from": _describe_training_rows(self._production),
+        }
         if check.coverage is not None and check.coverage.adjusted is not None:
             # What `?interval` uses from now on, and the window that it came from: checks are replaced, decisions only added.
             evidence["interval"] = {"level": check.coverage.level, "adjusted": check.coverage.adjusted}
