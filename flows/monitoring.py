@@ -10,8 +10,9 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -30,6 +31,9 @@ from windvane.tasks.console import Console, SilentConsole
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.io import read_cache, write_json
 from windvane.tasks.project import Project
+
+if TYPE_CHECKING:
+    from windvane.monitoring.interval_coverage import StoredIntervals
 
 # The event in Prefect that starts the lap of a decision.
 RETRAIN_EVENT = "windvane.retrain"
@@ -296,7 +300,8 @@ def _check_and_decide(
         console.print("  nothing new since the last check")
         return result
     actions = CheckActions(production, console)
-    found = MonitoringPass(production, console, actions.act_and_report).run()
+    intervals = partial(_load_intervals, project, champion)
+    found = MonitoringPass(production, console, actions.act_and_report, intervals).run()
     if found is None:
         trained = f" until {champion.taught_until}" if champion.taught_until else ""
         result = _make_empty_result(
@@ -309,10 +314,16 @@ def _check_and_decide(
     return result
 
 
+def _load_intervals(project: Project, champion: Version) -> StoredIntervals | None:
+    from windvane.flows import stored_intervals
+
+    return stored_intervals.load_stored_intervals(project, champion)
+
+
 def _validate_kept_result(result: Any) -> dict[str, Any]:
     """What a pass came to, as it was kept. Raises KeyError or TypeError where it is damaged: what cannot be printed."""
     _print_result(result, SilentConsole())
-    _ = result["quality"], result["version"], result["drift"]["columns"]
+    _ = result["quality"], result["version"], result["drift"]["columns"], result["coverage"]
     return dict(result)
 
 
@@ -321,6 +332,7 @@ def _make_empty_result(version: int, reason: str) -> dict[str, Any]:
         "window": {"rows": 0, "from": None, "to": None},
         "drift": {"alarm": False, "columns": []},
         "quality": None,
+        "coverage": None,
         "diagnosis": "none",
         "decision": "wait",
         "reason": reason,
@@ -340,6 +352,7 @@ def _make_result(seen: WindowRecord, entry: DecisionRecord, production: Producti
         "window": window,
         "drift": {**drift, "columns": list(check.drift.columns), "left_out": hidden},
         "quality": asdict(quality),
+        "coverage": None if check.coverage is None else check.coverage.to_json(),
         "diagnosis": check.diagnosis.change,
         "why": check.diagnosis.why,
         "decision": entry.action,
@@ -367,6 +380,8 @@ def _print_result(result: dict[str, Any], console: Console) -> None:
         if drift.get("left_out"):
             console.print(f"    left out, as the ledger does not keep them: {', '.join(drift['left_out'])}")
         console.print(f"  {describe_quality(result['quality'])}")
+        if result["coverage"] is not None:
+            console.print(f"  intervals: {result['coverage']['text']}")
         console.print(f"  diagnosis: {result['diagnosis']}: {result['why']}")
     console.print(f"  decision: {result['decision']}: {result['reason']}")
     if result["report"]:

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,9 +26,11 @@ import pyarrow.types as at
 
 from windvane.flows.model_promotion import require_champion
 from windvane.flows.score_files import RowPiece, check_score_files, open_scored_file, read_pieces, write_pieces
+from windvane.ledger import windows
 from windvane.ledger.prediction_writer import GROUP_ROWS, LedgerClosed, LedgerFailed, LedgerFull, PredictionWriter
 from windvane.ledger.predictions import InvalidPrediction, Prediction
 from windvane.ledger.versions import Version
+from windvane.ledger.windows import CoverageState
 from windvane.serving.compiled import engine_files
 from windvane.serving.compiled.engine import EnginePredictions, PlainColumns
 from windvane.serving.compiled.explanations import PredictionExplainer
@@ -38,6 +40,7 @@ from windvane.serving.model_cache import make_signature_from_facts
 from windvane.serving.signature import CellRefused, InputReader, ModelSignature, PlainValue
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.evaluation.adaptive_levels import LevelHistory
 from windvane.tasks.ingest.cell_reading import call_column
 from windvane.tasks.ingest.table_io import read_frame_cache, write_parquet
 from windvane.tasks.io import write_whole
@@ -60,17 +63,21 @@ _INFINITE = (math.inf, -math.inf)
 @dataclass(frozen=True)
 class ScoringOptions:
     """log: every prediction is in the ledger before the file appears. explain: so many columns with the largest effects are named.
-    interval: the level at which the file has what may be true; None: it has not.
+    interval: the level at which the file has what may be true; None: it has not. levels: late labels, by which it is adjusted.
     """
 
     log: bool = False
     explain: int = 0
     interval: float | None = None
+    levels: LevelHistory = field(default_factory=LevelHistory)
 
     @property
     def suffix(self) -> str:
-        """What finished pieces hold beside predictions, as a part of their folder's name."""
-        return f"-{self.explain}-{self.interval}" if self.explain or self.interval is not None else ""
+        """What finished pieces hold beside predictions, as a part of their folder's name. Other labels are other pieces."""
+        if not self.explain and self.interval is None:
+            return ""
+        labels = hashlib.sha256(repr(self.levels.windows).encode()).hexdigest()[:8]
+        return f"-{self.explain}-{self.interval}" + (f"-{labels}" if self.levels.windows else "")
 
 
 def score_file(
@@ -83,6 +90,9 @@ def score_file(
     began = time.monotonic()
     check_score_files(source, target)
     version = require_champion(project)
+    if options.interval is not None:
+        found = windows.read_coverage(project.ledger, project.name, version.version, CoverageState())
+        options = replace(options, levels=LevelHistory.of(one["counts"] for one in found.windows))
     name = _hash_work(source, version, options.log)
     work = project.home / "scoring" / f"{name}{options.suffix}"
     with ExitStack() as stack:
@@ -301,7 +311,10 @@ def _load_adders(
             intervals.find_limit(level)
         except TooFewScores as e:
             raise InputError(f"--interval: {e}. Choose a lower level") from None
-        adders.append(lambda plain, said: intervals.find_bounds(plain, said, level).list_columns())
+        levels = options.levels
+        if (adjusted := intervals.adjust_level(level, levels)) is not None:
+            console.print(f"  by the labels of {len(levels.windows)} windows {level:g} needs the level {adjusted:.4g}")
+        adders.append(lambda plain, said: intervals.find_bounds(plain, said, level, levels).list_columns())
     return adders
 
 

@@ -70,6 +70,28 @@ def list_windows(engine: sa.Engine, project: str, version: int) -> tuple[WindowR
     return read_records(engine, WindowRecord, windows, c.project == project, c.version == version, order=[c.start])
 
 
+@dataclass(frozen=True)
+class CoverageState:
+    """What the checks of a version found about its intervals (monitoring.records.CoverageResult as plain values), in the order of
+    time; `checked`: how many windows were checked, and when the last one was, by which news are noticed.
+    """
+
+    checked: tuple[int, str | None] = (0, None)
+    windows: tuple[dict[str, Any], ...] = ()
+
+
+def read_coverage(engine: sa.Engine, project: str, version: int, known: CoverageState) -> CoverageState:
+    """The state now; `known` itself where nothing was checked since."""
+    c = windows.c
+    mine = (c.project == project, c.version == version)
+    with open_snapshot(engine) as db:
+        count, last = db.execute(sa.select(sa.func.count(), sa.func.max(c.looked)).where(*mine)).one()
+        if (count, last) == known.checked:
+            return known
+        found = db.scalars(sa.select(c.look["coverage"]).where(*mine).order_by(c.start))
+        return CoverageState((count, last), tuple(one for one in found if one is not None))
+
+
 def find_newest_window(engine: sa.Engine, project: str) -> WindowRecord | None:
     """The window that was checked last, or None."""
     return find_record(engine, WindowRecord, windows, windows.c.project == project, order=[windows.c.looked.desc()])

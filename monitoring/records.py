@@ -134,6 +134,61 @@ class PerformanceResult:
 
 
 @dataclass(frozen=True)
+class CoverageResult:
+    """How often the champion's intervals at `level` held the label, on `rows` labelled rows of a window; low and high: the exact 95 %
+    interval of that share.
+
+    p: how likely so few are if nothing changed (None: no rows); limit: what p is held against, after `checks` checks of the
+    window with labels. width: the median width in the target's unit, of classes the mean size of the sets. left_out: labelled
+    rows whose inputs the ledger did not keep. counts: see tasks/evaluation/adaptive_levels.py. adjusted: the level that was
+    in use after this check.
+    """
+
+    level: float
+    rows: int
+    covered: int
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    limit: float = 0.0
+    alarm: bool = False
+    width: float | None = None
+    sets: bool = False
+    left_out: int = 0
+    checks: int = 0
+    counts: tuple[int, ...] = ()
+    adjusted: float | None = None
+
+    @property
+    def share(self) -> float | None:
+        """The share of labels within their interval."""
+        return self.covered / self.rows if self.rows else None
+
+    @property
+    def text(self) -> str:
+        """In one line, as people read it."""
+        out = f"{self.left_out:,} labelled rows were left out, as their inputs are not kept or cannot be read"
+        if self.share is None or self.low is None or self.high is None:
+            return f"unknown at {self.level:g}: {out}"
+        parts = [
+            f"{self.share:.1%} of {self.rows:,} labels are within, {self.level * 100:g} % were promised "
+            f"(95 % interval {self.low:.1%} to {self.high:.1%})",
+            f"sets have {self.width:.2f} classes" if self.sets else f"median width {self.width:.4g}",
+        ]
+        parts += [f"alarm: intervals are too narrow (p {self.p:.2g})"] if self.alarm else []
+        parts += (
+            [] if self.adjusted is None else [f"after this check {self.adjusted:.4g} is the level for {self.level:g}"]
+        )
+        return "; ".join([*parts, out] if self.left_out else parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values of a result that is shown: with its line, without counts."""
+        content = {**asdict(self), "share": self.share, "text": self.text}
+        del content["counts"]
+        return content
+
+
+@dataclass(frozen=True)
 class ChangeDiagnosis:
     """Which type of change this is, how sure that is (0 to 1), the columns that speak for it, why, and what helps."""
 
@@ -154,6 +209,7 @@ class WindowAssessment:
     quality: PerformanceResult
     estimate: PerformanceResult | None
     diagnosis: ChangeDiagnosis
+    coverage: CoverageResult | None = None
 
     @property
     def performance(self) -> PerformanceResult | None:
@@ -173,6 +229,7 @@ class WindowAssessment:
     def from_json(cls, content: Mapping[str, Any]) -> WindowAssessment:
         """What to_json() wrote, as the ledger has it (there the window's state is beside it)."""
         drift, diagnosis, estimate = content["drift"], content["diagnosis"], content["estimate"]
+        coverage = content.get("coverage")  # earlier releases had none
         findings = tuple(DriftFinding(**one) for one in drift["findings"])
         return cls(
             content["version"],
@@ -181,6 +238,7 @@ class WindowAssessment:
             PerformanceResult(**content["quality"]),
             None if estimate is None else PerformanceResult(**estimate),
             ChangeDiagnosis(**{**diagnosis, "columns": tuple(diagnosis["columns"])}),
+            None if coverage is None else CoverageResult(**{**coverage, "counts": tuple(coverage["counts"])}),
         )
 
 

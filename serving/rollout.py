@@ -8,18 +8,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
 
-from windvane.ledger import versions
+from windvane.ledger import versions, windows
 from windvane.ledger.database import format_timestamp, now_timestamp
 from windvane.ledger.versions import Promotion
+from windvane.ledger.windows import CoverageState
 from windvane.serving import service_state
 from windvane.serving.model_cache import LoadedVersion, ModelCache, release_freed_memory
 from windvane.tasks.errors import WindvaneError
+from windvane.tasks.evaluation.adaptive_levels import LevelHistory
 from windvane.tasks.settings.serving_section import RolloutRule
 
 # Of each version's newest requests; fewer show no latency.
@@ -89,17 +92,25 @@ log = logging.getLogger("windvane.serving")
 
 @dataclass(frozen=True)
 class ServingVersion:
-    """A version that serves, since when it does, and since when the ledger calls it champion."""
+    """A version that serves, since when it does, and since when the ledger calls it champion. coverage: what checks found about its
+    intervals.
+    """
 
     loaded: LoadedVersion
     since: str
     promoted: str
     cause: str
+    coverage: CoverageState = field(default_factory=CoverageState)
 
     @property
     def number(self) -> int:
         """The version's number."""
         return self.loaded.version.version
+
+    @cached_property
+    def levels(self) -> LevelHistory:
+        """By which the levels of its intervals are adjusted."""
+        return LevelHistory.of(one["counts"] for one in self.coverage.windows)
 
 
 @dataclass(frozen=True)
@@ -181,6 +192,7 @@ class ChampionFollower:
             self.unreachable = None
             if last is not None:
                 self._follow(last)
+                self._read_coverage()
         except sa.exc.SQLAlchemyError as e:
             self.unreachable = f"the ledger does not respond ({type(e).__name__})"
 
@@ -207,6 +219,19 @@ class ChampionFollower:
         facts |= {} if challenger is None else {"beside": challenger.number, "role": role, "until": until}
         log.info("version serves", extra={"facts": facts})
         self._notify()
+
+    def _read_coverage(self) -> None:
+        """What monitoring found about the intervals of who serves: the lineup is replaced where that is news."""
+        if (lineup := self.lineup) is None:
+            return
+        champion = self._with_coverage(lineup.champion)
+        challenger = None if lineup.challenger is None else self._with_coverage(lineup.challenger)
+        if champion is not lineup.champion or challenger is not lineup.challenger:
+            self.lineup = replace(lineup, champion=champion, challenger=challenger)
+
+    def _with_coverage(self, serving: ServingVersion) -> ServingVersion:
+        found = windows.read_coverage(self._engine, self._project, serving.number, serving.coverage)
+        return serving if found is serving.coverage else replace(serving, coverage=found)
 
     def _wanted(self, last: Promotion) -> tuple[int, int | None, str | None]:
         """The numbers of champion and challenger, and until when that one is tried.

@@ -37,7 +37,12 @@ def notify_of_check(project: Project, check: WindowAssessment, entry: DecisionRe
             state = "cannot tell"
     else:
         state = _STATES[entry.action]
-    _add_notice(project, state, f"{_STATE_TEXTS.get(entry.action, state)}: {entry.reason}")
+    text = f"{_STATE_TEXTS.get(entry.action, state)}: {entry.reason}"
+    if (
+        check.coverage is not None and check.coverage.alarm
+    ):  # a state of its own beside each: sent once, and once it is over
+        state, text = f"{state}, intervals too narrow", f"{text}. Intervals: {check.coverage.text}"
+    _add_notice(project, state, text)
 
 
 def notify_of_lap(project: Project, outcome: LapOutcome) -> None:

@@ -53,7 +53,8 @@ def render_window_report(
     earlier: the champion's windows before, for the picture of its loss. evidently: where keep_evidently_report() put the report, if it did.
     """
     level = "pass" if decision is None else _ACTION_LEVELS[decision.action]
-    if level == "pass" and (check.drift.alarm is not False or check.drift.unknown):
+    narrow = check.coverage is not None and check.coverage.alarm
+    if level == "pass" and (check.drift.alarm is not False or check.drift.unknown or narrow):
         level = "warn"
     s, (losses, line) = check.stretch, _render_losses((*earlier, check))
     alarms = [f for f in check.drift.findings if f.alarm]
@@ -120,6 +121,9 @@ def _render_facts(check: WindowAssessment, decision: Any) -> list[tuple[str, str
     quality = check.performance
     if quality is not None and quality.excess is not None:
         cards.append(_describe_performance(quality, quality.excess))
+    if (found := check.coverage) is not None and found.share is not None:
+        small = f"of {found.rows:,} labels within their interval, {found.level * 100:g} % were promised"
+        cards.append((f"{found.share:.1%}", small + ("; alarm: too narrow" if found.alarm else "")))
     if decision is not None and decision.gain is not None and decision.cost is not None:
         small = f"expected gain of retraining, in mean losses of a window; a lap costs {decision.cost:g}"
         if decision.realised is not None:
@@ -186,6 +190,8 @@ def _render_notes(check: WindowAssessment, origin: str, left_out: Sequence[str])
     notes += [f"Quality: {check.quality.how}."]
     if check.estimate is not None:
         notes.append(f"Estimate: {check.estimate.how}.")
+    if check.coverage is not None:
+        notes.append(f"Intervals: {check.coverage.text}.")
     if left_out:
         notes.append(f"Not compared, because the ledger drops or hashes them: {', '.join(left_out)}.")
     return [_capitalize(note) for note in notes]

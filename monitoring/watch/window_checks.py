@@ -16,6 +16,7 @@ from windvane.ledger.decisions import DecisionRecord, RetrainingAlreadyOpen
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.policy.decision import decide_action
 from windvane.monitoring.records import (
+    CoverageResult,
     Decision,
     DecisionHistory,
     DecisionLimits,
@@ -29,6 +30,9 @@ from windvane.monitoring.watch.windows import compute_check_level, is_check_due
 from windvane.tasks.console import Console
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from windvane.monitoring.interval_coverage import StoredIntervals
     from windvane.monitoring.watch.assessment import AssessmentReference
     from windvane.monitoring.watch.challenger_losses import ChallengerLosses
     from windvane.monitoring.window_loss import LossModel
@@ -40,10 +44,20 @@ _MAX_KNOWN_STATES = 36
 
 
 class MonitoringPass:
-    """One pass over a champion's windows, or several, of which each checks what is new since the one before."""
+    """One pass over a champion's windows, or several, of which each checks what is new since the one before.
 
-    def __init__(self, production: Production, console: Console, after: CheckCallback) -> None:
+    load_intervals: the champion's interval form; None: coverage is not measured.
+    """
+
+    def __init__(
+        self,
+        production: Production,
+        console: Console,
+        after: CheckCallback,
+        load_intervals: Callable[[], StoredIntervals | None] | None = None,
+    ) -> None:
         self._production, self._console, self._after = production, console, after
+        self._load_intervals = load_intervals
         self._project = production.project
         self._engine, self._name = self._project.ledger, self._project.name
         self._limits = DecisionLimits.of(self._project.settings)
@@ -164,6 +178,7 @@ class MonitoringPass:
             read = f"{found.drift.rows:,} of {rows:,} rows of the window were read"
             drift = replace(found.drift, rows=rows, note="; ".join([read, *filter(None, [found.drift.note])]))
             found = replace(found, drift=drift)
+        found = replace(found, coverage=self._measure_coverage(frame, count, before))
         content = {**found.to_json(), "state": None if state is None else state.to_json()}
         # A report that failed has spent none of the window's false alarms.
         checks += drifted is None and found.drift.alarm is not None
@@ -180,6 +195,28 @@ class MonitoringPass:
             content,
             now_timestamp(),
         )
+
+    def _measure_coverage(
+        self, frame: pd.DataFrame, count: WindowCount, before: WindowRecord | None
+    ) -> CoverageResult | None:
+        """How often the champion's intervals held the labels of a window, and the level that all windows together lead to."""
+        settings, start = self._project.settings, count.place.start
+        if not frame[settings.problem.target].notna().any() or (intervals := self._intervals) is None:
+            return None
+        from windvane.monitoring import interval_coverage
+
+        readable = count.origin == "source" or not self._production.hidden
+        monitor, last = settings.monitor, None if before is None else self._found(before).coverage
+        rules = interval_coverage.CoverageRules(settings.problem, monitor.interval, monitor.false_alarms, readable)
+        found = interval_coverage.measure_coverage(frame, self._production.record, intervals, rules, last)
+        if found is None:
+            return None
+        all_windows = {at: self._found(seen).coverage for at, seen in self._mine.items()} | {start: found}
+        return interval_coverage.adjust_watched_level(intervals, [all_windows[at] for at in sorted(all_windows)], found)
+
+    @cached_property
+    def _intervals(self) -> StoredIntervals | None:
+        return None if self._load_intervals is None else self._load_intervals()
 
     def _reference(self, start: str, columns: FeatureColumns) -> AssessmentReference:
         from windvane.monitoring import window_loss
@@ -208,7 +245,13 @@ class MonitoringPass:
         return entry
 
     def _record(self, seen: WindowRecord, check: WindowAssessment, decision: Decision, at: str) -> DecisionRecord:
-        evidence = {"columns": list(check.diagnosis.columns), "learned_from": _describe_training_rows(self._production)}
+        evidence: dict[str, Any] = {
+            "columns": list(check.diagnosis.columns),
+            "learned_from": _describe_training_rows(self._production),
+        }
+        if check.coverage is not None and check.coverage.adjusted is not None:
+            # What `?interval` uses from now on, and the window that it came from: checks are replaced, decisions only added.
+            evidence["interval"] = {"level": check.coverage.level, "adjusted": check.coverage.adjusted}
         entry = DecisionRecord(self._name, seen.version, seen.start, at, evidence=evidence, **asdict(decision))
         pending = decisions.find_pending_retraining(self._engine, self._name) if decision.action == "stop" else None
         if pending is not None:

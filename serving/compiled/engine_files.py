@@ -81,8 +81,8 @@ class StoredEngine:
         """engine: the one that predicts."""
         return PredictionExplainer(engine, self.signature, self.recipe, self.nodes, self.sample)
 
-    def make_intervals(self, engine: PredictionEngine) -> PredictionIntervals | None:
-        """None for a version that was stored without scores."""
+    def make_intervals(self, engine: PredictionEngine | None) -> PredictionIntervals | None:
+        """None for a version that was stored without scores. engine: the one that predicts, None: it is not compiled."""
         if self.scores is None:
             return None
         return PredictionIntervals(engine, self.signature.classes, self.scores, self.distances)

@@ -26,6 +26,7 @@ from windvane.serving.compiled.engine import (
 from windvane.serving.compiled.explanations import pack_arrays, unpack_arrays
 
 if TYPE_CHECKING:
+    from windvane.tasks.evaluation.adaptive_levels import LevelHistory
     from windvane.tasks.models.problem_types.definitions import Predictions
 
 # The files that intervals are made from: scores, and trees of the usual distance where there are rows enough for them.
@@ -54,21 +55,23 @@ class HeldOutRows:
 @dataclass(frozen=True)
 class PredictionBounds:
     """What n predictions may be at a level such as 0.9: low and high (n,) of numbers, or the classes that may be right, likeliest
-    first.
+    first. adjusted: the level that late labels showed to keep this one, by which they were made; None: there are no such labels.
     """
 
     level: float
     low: Array | None = None
     high: Array | None = None
     sets: list[list[Any]] | None = None
+    adjusted: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, a row a prediction."""
+        levels = {"level": self.level} | ({} if self.adjusted is None else {"adjusted": self.adjusted})
         if self.sets is not None:
-            return {"level": self.level, "sets": self.sets}
+            return {**levels, "sets": self.sets}
         assert self.low is not None
         assert self.high is not None
-        return {"level": self.level, "bounds": np.stack([self.low, self.high], axis=1).tolist()}
+        return {**levels, "bounds": np.stack([self.low, self.high], axis=1).tolist()}
 
     def list_columns(self) -> dict[str, Any]:
         """The same as columns (n,) of a table: interval_low and interval_high, or classes with a blank and a bar between them."""
@@ -77,24 +80,49 @@ class PredictionBounds:
         return {"interval_low": self.low, "interval_high": self.high}
 
 
+@dataclass(frozen=True)
+class LabelMeasures:
+    """Labels of n predictions beside the intervals at a level. needed (n,): an interval holds the label at levels above it (the set
+    of a class may hold it sooner, since it holds what was predicted); inside (n,): this one does; widths (n,): in the target's
+    unit, or how many classes. scores: by how many held-out rows intervals are made.
+    """
+
+    needed: Array
+    inside: NDArray[np.bool_]
+    widths: Array
+    scores: int
+
+
 class TooFewScores(ValueError):
     """So few rows were held out that this level cannot be promised; the text names one that can."""
 
 
 class PredictionIntervals:
-    """Intervals of one version's predictions. scores: the bytes of SCORES_FILE; distances: those of DISTANCE_FILE, None without one."""
+    """Intervals of one version's predictions. scores: the bytes of SCORES_FILE; distances: those of DISTANCE_FILE, None without one.
+
+    engine None: the version has no compiled form, and one usual distance serves all rows.
+    """
 
     def __init__(
-        self, engine: PredictionEngine, classes: Sequence[Any] | None, scores: bytes, distances: bytes | None
+        self, engine: PredictionEngine | None, classes: Sequence[Any] | None, scores: bytes, distances: bytes | None
     ) -> None:
         self._engine, self._classes, self._stored, self._trees = engine, classes, scores, distances
 
-    def find_bounds(self, columns: PlainColumns, predictions: EnginePredictions, level: float) -> PredictionBounds:
-        """predictions: the engine's for these columns. Raises TooFewScores."""
-        limit = self.find_limit(level)
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether a prediction's interval depends on its inputs."""
+        return self._trees is not None and isinstance(self._engine, CompiledEngine)
+
+    def find_bounds(
+        self, columns: PlainColumns, predictions: EnginePredictions, level: float, history: LevelHistory | None = None
+    ) -> PredictionBounds:
+        """predictions: the engine's for these columns. history: late labels, by which the level is adjusted. Raises TooFewScores."""
+        limit, adjusted = self.find_limit(level), self.adjust_level(level, history)
+        if adjusted is not None:
+            limit = self.find_limit(adjusted)
         if self._classes is None:
             values, width = np.array(predictions.values, dtype="float64"), limit * self._distances(columns)
-            return PredictionBounds(level, values - width, values + width)
+            return PredictionBounds(level, values - width, values + width, adjusted=adjusted)
         assert predictions.proba is not None
         proba, classes = predictions.proba, self._classes
         order = np.argsort(-proba, axis=1, kind="stable")
@@ -102,7 +130,34 @@ class PredictionIntervals:
             [classes[i] for i in places if shares[i] >= 1 - limit or classes[i] == called]
             for places, shares, called in zip(order.tolist(), proba.tolist(), predictions.values, strict=True)
         ]
-        return PredictionBounds(level, sets=sets)
+        return PredictionBounds(level, sets=sets, adjusted=adjusted)
+
+    def adjust_level(self, level: float, history: LevelHistory | None) -> float | None:
+        """The level that keeps this one, by the labels of the windows so far; None without any."""
+        if history is None or not history.windows:
+            return None
+        scores = len(self._scores["scores"])
+        return history.adjust(level, scores / (scores + 1))
+
+    def measure_labels(
+        self, columns: PlainColumns | None, predictions: Predictions, truth: NDArray[Any], level: float
+    ) -> LabelMeasures:
+        """Labels (n,) beside the intervals of predictions (n,) at a level. columns: the inputs, None where needs_inputs is False.
+
+        Raises TooFewScores.
+        """
+        limit, stored = self.find_limit(level), self._scores["scores"]
+        if predictions.proba is not None:
+            assert predictions.classes is not None
+            classes, scores = predictions.classes[None, :], _score_classes(predictions, truth)
+            sets = (predictions.proba >= 1 - limit) | (classes == predictions.value[:, None])
+            inside, widths = (sets & (classes == truth[:, None])).any(axis=1), sets.sum(axis=1).astype("float64")
+        else:
+            usual = self._distances(columns or [[0.0] * len(truth)])
+            scores = _measure_errors(predictions, truth) / usual
+            inside, widths = scores <= limit, 2 * limit * usual
+        needed = np.searchsorted(stored, scores) / (len(stored) + 1)
+        return LabelMeasures(needed, np.asarray(inside), widths, len(stored))
 
     def find_limit(self, level: float) -> float:
         """The score that a share of `level` of all rows to come keeps, if they are like the held-out ones. Raises TooFewScores."""
@@ -132,11 +187,9 @@ def build_interval_files(engine: CompiledEngine | None, held: HeldOutRows) -> di
     """The files for a version. engine None: it has no compiled form, and one usual distance serves all rows."""
     predictions, rows = held.predictions, len(held.truth)
     if predictions.proba is not None:
-        assert predictions.classes is not None
-        right = held.truth[:, None] == predictions.classes[None, :]
-        scores = 1 - np.where(right, predictions.proba, 0.0).sum(axis=1)
+        scores = _score_classes(predictions, held.truth)
         return {SCORES_FILE: pack_arrays({"scores": np.sort(scores[-MAX_SCORES:])})}
-    off = np.abs(held.truth.astype("float64") - predictions.value.astype("float64"))
+    off = _measure_errors(predictions, held.truth)
     mean = max(float(off.mean()), 1e-12)
     if engine is None or rows < MIN_DISTANCE_ROWS:
         return {SCORES_FILE: pack_arrays({"scores": np.sort(off[-MAX_SCORES:] / mean), "mean": np.float64(mean)})}
@@ -145,6 +198,17 @@ def build_interval_files(engine: CompiledEngine | None, held: HeldOutRows) -> di
     scores = (off / usual)[1::2]
     packed = {"scores": np.sort(scores[-MAX_SCORES:]), "mean": np.float64(mean), "baseline": np.float64(baseline)}
     return {SCORES_FILE: pack_arrays(packed), DISTANCE_FILE: trees}
+
+
+def _score_classes(predictions: Predictions, truth: NDArray[Any]) -> Array:
+    assert predictions.proba is not None
+    assert predictions.classes is not None
+    right = truth[:, None] == predictions.classes[None, :]
+    return np.asarray(1 - np.where(right, predictions.proba, 0.0).sum(axis=1))
+
+
+def _measure_errors(predictions: Predictions, truth: NDArray[Any]) -> Array:
+    return np.abs(truth.astype("float64") - predictions.value.astype("float64"))
 
 
 def _fit_distances(engine: CompiledEngine, columns: PlainColumns, off: Array, mean: float) -> tuple[bytes, float]:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version as installed
+from math import nan
 from typing import Any, Literal
 
 import orjson
@@ -335,6 +336,28 @@ class LabelHandler:
 _LATENCY_BUCKETS_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
+# Of the champion's newest window with labels (monitoring.records.CoverageResult).
+_COVERAGE_GAUGES = (
+    ("windvane_interval_coverage", "Share of labels within their interval, newest window; NaN: no labels", "share"),
+    ("windvane_interval_level", "Level that is used for monitor.interval, by late labels; NaN: no labels", "adjusted"),
+    ("windvane_interval_alarm", "1: intervals hold significantly fewer labels than promised; NaN: no labels", "alarm"),
+)
+
+
+def _read_coverage_fact(following: ChampionFollower, name: str) -> float:
+    current = following.current
+    measured = [] if current is None else [one for one in current.coverage.windows if one["rows"]]
+    if current is None or not measured:
+        return nan
+    newest = measured[-1]
+    if name == "adjusted":  # by all windows: labels may have come late to an earlier one
+        intervals = current.loaded.intervals
+        value = None if intervals is None else intervals.adjust_level(newest["level"], current.levels)
+    else:
+        value = newest["covered"] / newest["rows"] if name == "share" else newest[name]
+    return nan if value is None else float(value)
+
+
 class ServiceMetrics:
     """One service's counters, in a registry of their own."""
 
@@ -354,6 +377,8 @@ class ServiceMetrics:
         version.set_function(lambda: following.current.number if following.current else 0)
         refused = Gauge("windvane_refused_version", "The champion that was refused here; 0: none", registry=registry)
         refused.set_function(lambda: following.refusal.version if following.refusal else 0)
+        for name, text, fact in _COVERAGE_GAUGES:
+            Gauge(name, text, registry=registry).set_function(partial(_read_coverage_fact, following, fact))
 
     def count_connections(self, tracker: ConnectionTracker) -> None:
         """Count connections, too: those that are open, and those that were cut because they sent too slowly or were too many."""

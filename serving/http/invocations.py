@@ -505,7 +505,7 @@ def _find_bounds(
             f"version {serving.number} was stored without what intervals need. Train again with `windvane train`"
         )
     try:
-        return intervals.find_bounds(request.plain, predictions, level)
+        return intervals.find_bounds(request.plain, predictions, level, serving.levels)
     except TooFewScores as e:
         raise RequestRefused(f"interval: {e}. Choose a lower level") from None
 

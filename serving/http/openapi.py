@@ -66,7 +66,10 @@ def build_openapi(signature: ModelSignature | None) -> dict[str, Any]:
     )
     bound = {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
     predictions["properties"]["intervals"] = _object(
-        {"level": number}, bounds={"type": "array", "items": bound}, sets={"type": "array", "items": _typed("array")}
+        {"level": number},
+        adjusted=number,
+        bounds={"type": "array", "items": bound},
+        sets={"type": "array", "items": _typed("array")},
     )
     counts = _object({name: _typed("integer") for name in LabelCounts.__dataclass_fields__})
     return {

@@ -109,6 +109,7 @@ class MonitorSettings(SettingsSection):
 
     window: Annotated[str | int, BeforeValidator(keep_if_parsed(parse_window_length))] = "1mo"
     false_alarms: float = Field(0.01, gt=0, le=0.2)
+    interval: float = Field(0.9, gt=0, lt=1)
     label_delay: DelayText = "0d"
     webhook: str | None = None
 

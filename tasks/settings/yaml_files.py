@@ -74,6 +74,7 @@ _COMMENTS = {
     "memory": "a version that would take the service beyond this is not loaded, and the one before goes on; null: any",
     "window": "how production is cut: a span (24h, 7d, 1mo) or a number of rows",
     "false_alarms": "share of unchanged windows that may alarm",
+    "interval": "level at which intervals are checked against the labels that came",
     "label_delay": "windows younger than this count as unlabelled",
     "webhook": "notified of changes of state: Slack's format, or any address of apprise; a secret: ${NAME}",
     "policy": "regret (without problem.time: staleness) | staleness | performance | drift | schedule | never",
