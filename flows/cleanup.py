@@ -22,7 +22,7 @@ from windvane.ledger.versions import Promotion, Version
 from windvane.serving.model_cache import CACHED_VERSIONS as SERVING_COPIES
 from windvane.tasks.console import Console
 from windvane.tasks.errors import WindvaneError
-from windvane.tasks.project import EXPLORING_PREFIX, Project
+from windvane.tasks.project import Project
 from windvane.tasks.stores import mlflow_client, mlflow_store, model_files
 
 DAY_SECONDS = 86_400

@@ -17,7 +17,7 @@ from windvane.tasks.evaluation.adaptive_levels import LevelHistory, count_by_lev
 from windvane.tasks.evaluation.scores import PREDICTION_COLUMN
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.models.problem_types.definitions import Predictions
-from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.settings.problem_section import ProblemSettings
 
 _CONFIDENCE = 0.95
 
