@@ -88,7 +88,7 @@ def test_sets_of_classes_keep_their_promise_and_hold_what_was_predicted(candidat
 
 @pytest.mark.parametrize(("kind", "candidate"), [("regression", "linear"), ("classification", "linear")])
 def test_labels_are_measured_by_the_intervals_that_requests_are_given(kind: str, candidate: str) -> None:
-    made, fresh = stored(kind, candidate, rows(2_000, 2, kind)), rows(3_000, 3, kind)
+    made, fresh = stored(kind, candidate, rows(1_000, 2, kind)), rows(1_000, 3, kind)
     assert isinstance(made.compiled, CompiledEngine)
     plain = agreement.convert_to_plain_columns(conform_frame(fresh, COLUMNS, "x"), made.signature)
     said, intervals = made.compiled.predict(plain), made.make_intervals(made.compiled)
