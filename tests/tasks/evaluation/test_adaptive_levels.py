@@ -41,7 +41,9 @@ def play(scale: Callable[[int], float], windows: int, seed: int, level: float = 
 
 @pytest.mark.parametrize("scale", [1.4, 1.8, 0.6])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_behind_a_shift_coverage_is_back_within_five_windows_and_plain_conformal_is_not(scale: float, seed: int) -> None:
+def test_behind_a_shift_coverage_is_back_within_five_windows_and_plain_conformal_is_not(
+    scale: float, seed: int
+) -> None:
     found = play(lambda i: 1.0 if i < 4 else scale, 16, seed)
     assert found[4][0] == pytest.approx(found[4][1], abs=0.03)  # no label has shown it yet
     adapted, plain = np.array(found[4 + 5 :]).T
