@@ -63,6 +63,12 @@ def test_the_service_uses_the_level_of_the_windows_so_far_and_reports_it(site: S
     assert ask(Client(site, site.following(), None)) == wider  # a restart
 
 
+def test_labels_far_beyond_all_held_out_errors_bring_the_widest_interval_and_no_refusal(site: Site) -> None:
+    check(site, DAYS[0], 0.9999, labels=20_000)
+    found = ask(Client(site, site.following(), None))
+    assert 0.9966 < found["adjusted"] <= 300 / 301  # the 300 held-out rows can promise no more
+
+
 def test_an_earlier_window_whose_labels_come_last_counts_in_its_place_and_once(site: Site, tmp_path: Path) -> None:
     following = site.following()
     client = Client(site, following, None)
