@@ -191,6 +191,7 @@ def log_check_run(
         "loss": check.quality.loss,
         "loss_reference": check.quality.reference,
         "loss_estimated": None if check.estimate is None else check.estimate.loss,
+        "interval_coverage": None if check.coverage is None else check.coverage.share,
         "gain_expected": entry.gain,
     }
     tracker.log(run, metrics=figures)

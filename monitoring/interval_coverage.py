@@ -85,9 +85,9 @@ def measure_coverage(
     if not usable.any():
         return None
     labelled = int(usable.sum())
-    usable &= window_frames.mask_labelled(window, PREDICTION_COLUMN)
+    usable = usable & window_frames.mask_labelled(window, PREDICTION_COLUMN)
     if intervals.needs_inputs:
-        usable &= window[window_frames.INPUTS_STORED_COLUMN].to_numpy(dtype=bool) & rules.readable
+        usable = usable & window[window_frames.INPUTS_STORED_COLUMN].to_numpy(dtype=bool) & rules.readable
     rows, found = window[usable].reset_index(drop=True), None
     if len(rows):
         predictions = window_frames.read_frame_predictions(rows, record, kind, problem.target)

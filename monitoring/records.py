@@ -169,7 +169,7 @@ class CoverageResult:
         """In one line, as people read it."""
         out = f"{self.left_out:,} labelled rows were left out, as their inputs are not kept or cannot be read"
         if self.share is None or self.low is None or self.high is None:
-            return f"unknown at {self.level:g}: {out}"
+            return f"unknown at {self.level:g}: {out}, or too few rows were held out for this level"
         parts = [
             f"{self.share:.1%} of {self.rows:,} labels are within, {self.level * 100:g} % were promised "
             f"(95 % interval {self.low:.1%} to {self.high:.1%})",

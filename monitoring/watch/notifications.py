@@ -38,9 +38,8 @@ def notify_of_check(project: Project, check: WindowAssessment, entry: DecisionRe
     else:
         state = _STATES[entry.action]
     text = f"{_STATE_TEXTS.get(entry.action, state)}: {entry.reason}"
-    if (
-        check.coverage is not None and check.coverage.alarm
-    ):  # a state of its own beside each: sent once, and once it is over
+    # A state of its own beside each: it is sent once, and so is its end.
+    if check.coverage is not None and check.coverage.alarm:
         state, text = f"{state}, intervals too narrow", f"{text}. Intervals: {check.coverage.text}"
     _add_notice(project, state, text)
 

@@ -62,4 +62,5 @@ class LevelHistory:
             goal = adjusted + step * total[-1] * level
             adjusted = float(np.interp(goal, _EDGES + held, _EDGES))
             adjusted = min(max(adjusted, LEAST_SHARE * level), max(most, level))
-        return round(adjusted, 6)
+        # Six digits, rounded down: above `most` no interval can be made.
+        return float(np.floor(adjusted * 1e6) / 1e6) if self.windows else level

@@ -9,7 +9,7 @@ import pytest
 
 from tests.monitoring.test_decision_policies import look, quality
 from windvane.ledger.decisions import DecisionRecord
-from windvane.monitoring.records import ChangeDiagnosis
+from windvane.monitoring.records import ChangeDiagnosis, CoverageResult, WindowAssessment
 from windvane.monitoring.watch import report
 
 SHORT = (
@@ -70,3 +70,19 @@ def test_f5_n1_the_page_says_beside_an_estimate_what_it_cannot_see() -> None:
     assert "estimated without labels: it cannot see a concept drift" in facts
     assert "estimates without labels, which cannot show a concept drift" in text
     assert "it cannot see a concept drift" not in report.render_window_report(look(0.1), ENTRY, "houses", "ledger")
+
+
+def test_the_page_shows_how_often_intervals_held_the_label_and_warns_of_narrow_ones() -> None:
+    found = CoverageResult(0.9, 200, 150, 0.68, 0.81, 1e-9, 0.005, True, 41.234, counts=(200,), adjusted=0.971)
+    one = replace(look(), coverage=found)
+    text = report.render_window_report(one, ENTRY, "houses", "ledger")
+    assert '<header class="warn">' in text
+    assert "75.0%" in text
+    assert "alarm: too narrow" in text
+    assert "Intervals: 75.0% of 200 labels are within, 90 % were promised (95 % interval 68.0% to 81.0%)" in text
+    assert "median width 41.23" in text
+    assert "after this check 0.971 is the level for 0.9" in text
+    assert WindowAssessment.from_json(one.to_json()) == one
+    assert WindowAssessment.from_json({k: v for k, v in look().to_json().items() if k != "coverage"}) == look()
+    quiet = replace(one, coverage=replace(found, alarm=False))
+    assert '<header class="pass">' in report.render_window_report(quiet, ENTRY, "houses", "ledger")

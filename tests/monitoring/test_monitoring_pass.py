@@ -277,6 +277,13 @@ def test_late_labels_fill_old_windows_and_change_later_decisions_only(project: F
     assert second["known_until"] is not None
     old = windows.list_windows(ledger(project), NAME, 1)[0]
     assert (old.labelled, old.looks) == (old.rows, 1)
+    # The intervals of none of these predictions were requested: they are made from the inputs in the ledger.
+    found = second["coverage"]
+    assert (found["rows"], found["left_out"]) == (second["window"]["labelled"], 0)
+    assert found["share"] < 0.7
+    assert found["alarm"]
+    assert found["adjusted"] > 0.9
+    assert "counts" not in found
     assert decisions.list_decisions(ledger(project), NAME)[: len(kept)] == kept
 
 
@@ -293,6 +300,14 @@ def test_f4_n3_labels_that_came_late_to_the_newest_window_are_shown_whatever_the
     second = passed(project, clock="events")
     assert second["window"]["labelled"] == second["window"]["rows"] == len(labels)
     assert second["quality"]["estimated"] is False
+    assert first["coverage"] is None
+    assert second["coverage"]["share"] == pytest.approx(0.9, abs=0.1)
+    assert not second["coverage"]["alarm"]
+    last = decisions.find_last_decision(ledger(project), NAME)
+    assert last is not None
+    assert last.evidence["interval"] == {"level": 0.9, "adjusted": second["coverage"]["adjusted"]}
+    record_labels(ledger(project), NAME, labels)  # sent again
+    assert passed(project, clock="events")["coverage"] == second["coverage"]
     (seen,) = windows.list_windows(ledger(project), NAME, 1)
     assert seen.looks == 1, "labels cost no false alarms"
 

@@ -12,6 +12,7 @@ from windvane.serving.compiled import agreement, engine_files
 from windvane.serving.compiled.engine import CompiledEngine
 from windvane.serving.compiled.engine_files import ComparisonRows
 from windvane.serving.compiled.intervals import MIN_DISTANCE_ROWS, TooFewScores
+from windvane.tasks.evaluation.adaptive_levels import LevelHistory, count_by_level
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.features import FeatureColumns, conform_frame
 from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
@@ -83,6 +84,47 @@ def test_sets_of_classes_keep_their_promise_and_hold_what_was_predicted(candidat
     plain = agreement.convert_to_plain_columns(conform_frame(fresh, COLUMNS, "x"), made.signature)
     assert made.compiled is not None
     assert [names[0] for names in found.sets] == made.compiled.predict(plain).values
+
+
+@pytest.mark.parametrize(("kind", "candidate"), [("regression", "linear"), ("classification", "linear")])
+def test_labels_are_measured_by_the_intervals_that_requests_are_given(kind: str, candidate: str) -> None:
+    made, fresh = stored(kind, candidate, rows(1_000, 2, kind)), rows(1_000, 3, kind)
+    assert isinstance(made.compiled, CompiledEngine)
+    plain = agreement.convert_to_plain_columns(conform_frame(fresh, COLUMNS, "x"), made.signature)
+    said, intervals = made.compiled.predict(plain), made.make_intervals(made.compiled)
+    assert intervals is not None
+    assert intervals.needs_inputs is (kind == "regression")
+    classes = None if made.signature.classes is None else np.array(made.signature.classes)
+    given = Predictions(np.array(said.values), said.proba, classes)
+    for level in (0.5, 0.9, 0.97):
+        found = intervals.measure_labels(plain, given, fresh["y"].to_numpy(), level)
+        bound = intervals.find_bounds(plain, said, level)
+        if bound.sets is None:
+            inside, widths = (bound.low <= fresh["y"]) & (fresh["y"] <= bound.high), bound.high - bound.low
+            assert np.mean(np.asarray(inside) == (found.needed < level)) > 0.999
+        else:
+            inside = [true in names for true, names in zip(fresh["y"], bound.sets, strict=True)]
+            widths = [len(names) for names in bound.sets]
+            assert np.all(found.inside[found.needed < level])
+        assert np.mean(np.asarray(inside) == found.inside) > 0.999  # but for rounding at the very edge
+        assert found.widths == pytest.approx(np.asarray(widths, dtype=float))
+
+
+def test_late_labels_move_the_level_and_the_response_gives_both() -> None:
+    made, fresh = stored("regression", "linear", rows(2_000, 2)), rows(20, 3)
+    assert isinstance(made.compiled, CompiledEngine)
+    plain = agreement.convert_to_plain_columns(conform_frame(fresh, COLUMNS, "x"), made.signature)
+    said, intervals = made.compiled.predict(plain), made.make_intervals(made.compiled)
+    assert intervals is not None
+    missed = LevelHistory.of([count_by_level(np.full(300, 0.97))])
+    plain_bounds, moved = intervals.find_bounds(plain, said, 0.9), intervals.find_bounds(plain, said, 0.9, missed)
+    assert moved.adjusted is not None
+    assert moved.adjusted == intervals.adjust_level(0.9, missed)
+    assert 0.96 < moved.adjusted < 0.99
+    assert (moved.high - moved.low > plain_bounds.high - plain_bounds.low).all()
+    assert set(moved.to_json()) == {"level", "adjusted", "bounds"}
+    assert moved.to_json()["level"] == 0.9
+    assert set(plain_bounds.to_json()) == {"level", "bounds"}
 
 
 def test_few_rows_share_one_width_and_cannot_promise_everything() -> None:
