@@ -24,6 +24,7 @@ from windvane.tasks.gate.block_test import MIN_BLOCKS, bound_paired_difference
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
 from windvane.tasks.models import own_metrics
 from windvane.tasks.models.features import conform_frame
+from windvane.tasks.settings.problem_section import ProblemSettings
 
 
 def compare_on_probation(production: Production, seen: WindowRecord, limits: DecisionLimits) -> ProbationResult | None:
@@ -81,15 +82,15 @@ def _compare_versions(
         return ProbationResult(old.version, len(frame), None, None, "too few labelled rows"), None
     new = window_frames.compute_frame_losses(frame, production.record, kind, problem)
     theirs, how = _compute_old_losses(production, frame, old, kind)
+    record = production.project.record(old)
+    # Computed again: metric or loss may have changed since it was recorded.
+    known = window_frames.compute_frame_losses(record, record, kind, problem)
     if theirs is None:
-        return _compare_with_record(production, frame, new, old, how)
+        return _compare_with_record(problem, (frame, new), (record, known), old, how)
     parts = window_frames.form_frame_blocks(frame, problem)
     if parts[0].count < MIN_BLOCKS or theirs.mean() <= 0:
         return ProbationResult(old.version, len(frame), None, None, "too few independent rows"), None
-    record = production.project.record(old)
-    theirs, before = window_frames.weigh_losses(
-        problem, (frame, theirs), (record, record[LOSS_COLUMN].to_numpy(dtype="float64"))
-    )
+    theirs, before = window_frames.weigh_losses(problem, (frame, theirs), (record, known))
     new, _ = window_frames.weigh_losses(problem, (frame, new), (record, before))
     bound = bound_paired_difference(new - theirs, parts, 1 - level)
     scale, own = float(theirs.mean()), float(before.mean())
@@ -114,12 +115,16 @@ def _compute_old_losses(
 
 
 def _compare_with_record(
-    production: Production, frame: pd.DataFrame, new: NDArray[np.float64], old: Version, how: str
+    problem: ProblemSettings,
+    window: tuple[pd.DataFrame, NDArray[np.float64]],
+    reference: tuple[pd.DataFrame, NDArray[np.float64]],
+    old: Version,
+    how: str,
 ) -> tuple[ProbationResult, float | None]:
-    problem, record = production.project.settings.problem, production.project.record(old)
-    own = record[LOSS_COLUMN].to_numpy(dtype="float64")
-    new, own = window_frames.weigh_losses(problem, (frame, new), (record, own))
-    blocks = (window_frames.form_frame_blocks(side, problem) for side in (frame, record))
+    """The new version's losses on a window's labelled rows against those of the old one's record, each with its frame."""
+    new, own = window_frames.weigh_losses(problem, window, reference)
+    frame = window[0]
+    blocks = (window_frames.form_frame_blocks(side, problem) for side in (frame, reference[0]))
     low, _ = window_loss.bound_mean_difference(new, own, *blocks)
     scale = float(own.mean())
     excess = float(new.mean()) / scale - 1 if scale > 0 else None

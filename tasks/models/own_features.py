@@ -131,6 +131,10 @@ def _sort_columns(made: pd.DataFrame) -> FeatureColumns:
         column = made[name]
         if not column.notna().any():
             continue
+        if types.is_timedelta64_dtype(column):
+            raise OwnCodeError(
+                f"features: column {name!r} holds spans of time. Return them as a number, such as seconds"
+            )
         if types.is_datetime64_any_dtype(column):
             groups["dates"].append(name)
         elif types.is_numeric_dtype(column):

@@ -114,7 +114,7 @@ def explain_own_errors(codes: Sequence[OwnCode], doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, OwnCodeError):
+    except InputError:
         raise
     except (Exception, SystemExit) as e:
         passed = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(e.__traceback__)]

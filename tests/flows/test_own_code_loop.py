@@ -49,7 +49,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, dict[str, Any
     make_timed_table(360).to_csv(folder.path / "table.csv", index=False)
     for name, text in FILES.items():
         (folder.path / name).write_text(text)
-    type_in(folder, "init", "table.csv", "--target", "y", "--time", "t")
+    type_in(folder, "init", "table.csv", "--target", "y", "--time", "t", "--with-code")
     folder.set(
         search__trials=2,
         search__candidates=["models.py:Mine"],
@@ -85,12 +85,13 @@ def test_it_is_trained_and_served_with_reasons(own: tuple[Folder, dict[str, Any]
 def test_it_goes_round_the_loop(own: tuple[Folder, dict[str, Any]]) -> None:
     folder, _ = own
     make_timed_table().to_csv(folder.path / "table.csv", index=False)
-    kept = (folder.path / "metrics.py").read_text()
-    (folder.path / "metrics.py").unlink()  # a version's windows are measured by the text that it was judged by
+    for name in FILES:  # a version's windows are measured by the text that it was judged by
+        (folder.path / name).unlink()
     try:
         seen = type_in(folder, "monitor")
     finally:
-        (folder.path / "metrics.py").write_text(kept)
+        for name, text in FILES.items():
+            (folder.path / name).write_text(text)
     assert seen["quality"]["loss"] is not None
     assert not seen["quality"]["estimated"]
     again = run_in_process(folder, "refit")

@@ -20,6 +20,7 @@ from windvane.tasks.models import model_pipeline, own_code
 from windvane.tasks.models.features import conform_frame
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types.definitions import OwnCodeError
+from windvane.tasks.settings.project_params import parse_settings
 from windvane.tasks.stores import fingerprint, model_files
 from windvane.tasks.stores.own_code_trial import try_own_code
 
@@ -107,6 +108,7 @@ FAULTS = {
     "raises": (body("return X[['b']]"), r"features.py:build: fit raised KeyError: .* \(line \d+\)"),
     "too few": (body("return X[:-1]"), "return 299 rows of 2 columns for 300 rows"),
     "text": (body("return X.to_numpy().astype(str)"), "Return a frame, or numbers"),
+    "spans": (body("return X.assign(b=X.a.map(lambda a: np.timedelta64(1, 's')))"), "'b' holds spans of time"),
     "infinity": (body("return X[['a']] / 0"), "return infinity"),
     "chance": (body("return X.assign(b=np.random.rand(len(X)))"), "gives other features the second time"),
     "fit by chance": (
@@ -138,9 +140,24 @@ def test_a_fault_of_features_is_found_in_one_sentence(tmp_path: Path, case: str)
     assert "\n" not in str(caught.value)
 
 
+def test_a_type_inside_a_pipeline_is_named_until_it_is_trusted(tmp_path: Path) -> None:
+    text = FEATURES.replace(
+        "return Means()", "from sklearn.pipeline import make_pipeline\n    return make_pipeline(Means())"
+    )
+    settings = read_measured_settings(tmp_path, text, features="features.py:build")
+    with pytest.raises(OwnCodeError, match=r"features.py:build: holds types .* not trust: features.py:Means\. Keep"):
+        try_own_code(make_own_task(settings), make_own_table())
+    search = settings.search.model_copy(update={"trusted": ("features.py:Means",)})
+    try_own_code(make_own_task(settings.model_copy(update={"search": search})), make_own_table())
+
+
 def test_settings_that_do_not_go_with_them_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="features: 'build' names no function"):
         read_measured_settings(tmp_path, FEATURES, features="build")
+    content = read_measured_settings(tmp_path, FEATURES, "classification", features="features.py:build").model_dump()
+    content["search"]["imbalance"] = "smote"
+    with pytest.raises(InputError, match=r"search.imbalance: smote .* and features is set"):
+        parse_settings(content, tmp_path / "params.yaml")
 
 
 @pytest.mark.parametrize("name", ["build", "add_columns"])
