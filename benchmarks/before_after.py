@@ -20,6 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.fixed_model import FIXED_MODEL
 from benchmarks.kept_cells import KEPT_FOLDER, ROOT, KeptCells, hash_code, read_commit
 
 SCRIPTS = {
@@ -30,6 +31,8 @@ SCRIPTS = {
     "monitoring": ("-m", "benchmarks.replay_loop", "--runs", "1"),
     "gate": ("benchmarks/gate.py", "--trials", "300"),
 }
+# Older commits' serving.py serves what a search chose; both sides are to serve trees of the same number.
+_CHOSEN_MODEL, _FIXED_MODEL = '{"candidates": ["boosting"], "trials": 1}', repr(FIXED_MODEL)
 ROOMS = ("cli", "flows", "tasks", "monitoring", "serving", "ledger")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 
@@ -48,6 +51,8 @@ def checkout(commit: str) -> Side:
     folder = KEPT_FOLDER / "before" / commit
     if not folder.exists():
         subprocess.run(["git", "worktree", "add", "--detach", str(folder), commit], cwd=ROOT, check=True)
+    serving = folder / "benchmarks" / "serving.py"
+    serving.write_text(serving.read_text().replace(_CHOSEN_MODEL, _FIXED_MODEL))
     subprocess.run(["make", ".venv/bin/windvane"], cwd=folder, check=True, stdout=sys.stderr)
     return describe_side(folder)
 

@@ -1,7 +1,7 @@
 """Requests and rows per second of the scoring service, beside `mlflow models serve` and a plain FastAPI service.
 
 python benchmarks/serving.py [SECONDS]     # per measurement, 5 unless told; some minutes in all
-One machine, one run, one model for all: gradient boosting on the built-in table, taught by `windvane train`. The load comes
+One machine, one run, one model for all: 100 trees of gradient boosting on the built-in table, trained by `windvane train`. The load comes
 from a process of its own on the same machine (benchmarks/load.py), so client and service share its cores.
 """
 
@@ -25,6 +25,7 @@ from typing import Any
 import load
 import psutil
 import yaml
+from fixed_model import FIXED_MODEL
 
 ROOT = Path(__file__).parent.parent
 SYNCS, ROUNDS = 100, 3
@@ -47,7 +48,7 @@ def project(folder: Path) -> Path:
     for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv"):
         shutil.copy(ROOT / name, folder / name)
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["search"] |= {"candidates": ["boosting"], "trials": 1}
+    params["search"] |= FIXED_MODEL
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     subprocess.run(
         [sys.executable, "-m", "windvane.cli.main", "train", "--json"], cwd=folder, check=True, capture_output=True

@@ -78,7 +78,8 @@ class PredictionRequest:
 
     def records(self) -> list[dict[str, Any]]:
         """The rows for the record, one object each: as they were sent, but categories and missing values as they were read."""
-        return [dict(zip(self.given, row, strict=True)) for row in zip(*self.given.values(), strict=True)]
+        # Rows that make a frame are of one length already.
+        return [dict(zip(self.given, row)) for row in zip(*self.given.values(), strict=True)]  # noqa: B905
 
 
 @dataclass(frozen=True)
