@@ -1,8 +1,8 @@
 """What does `windvane replay` cost beside a bare loop? `python -m benchmarks.replay_loop [--runs N]` prints processor and wall seconds.
 
 40 windows over 60,000 rows of bikeshare (WINDVANE_DATA names the folder of the tables), a small gradient boosting. First the replay, which
-looks at every window, decides by the policy `staleness`, judges and promotes; then scikit-learn alone on a ready array of floats repeats each of its fits and
-predictions, on as many rows, in the same order. Drawing and MLflow are left out on both sides.
+looks at every window, decides by the policy `staleness`, judges and promotes; then scikit-learn alone on a ready array of floats repeats
+each of its fits and predictions, on as many rows, in the same order. Drawing and MLflow are left out on both sides.
 """
 
 from __future__ import annotations
