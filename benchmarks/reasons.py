@@ -1,8 +1,9 @@
-"""What reasons and intervals cost, and whether intervals keep their promise. `python -m benchmarks.reasons [--requests 1000] [TABLE ...]`
+"""What reasons and intervals cost, and whether intervals keep their promise. `python -m benchmarks.reasons [--seconds 2] [TABLE ...]`
 
 Each table: half of its rows, at random, train a model of each candidate, a quarter is held out for the scores, a quarter is new.
 Printed are the share of new rows within the interval or set at 0.9, the median width beside that of one width for all, and what a row
-costs: the shap package beside ours, and over HTTP on one connection, recorded in the ledger. WINDVANE_DATA names the folder of the tables.
+costs: the shap package beside ours, and over HTTP on one connection (benchmarks/load.py), recorded in the ledger. WINDVANE_DATA names
+the folder of the tables.
 --shift prints another table: the new rows come in windows, whose labels are known when the next begins. From the sixth window on errors of
 numbers are 1.6 times as large, and 30 % of the classes are drawn anew. Printed is the share within: by plain split conformal, by adaptive
 conformal inference label by label (Gibbs & Candes, 2021, the same step), and by the step of whole windows that the service uses.
@@ -20,10 +21,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import httpx
 import numpy as np
 import skops.io
 
+from benchmarks import load
 from benchmarks.agreement import TABLES, read_table
 from benchmarks.kept_cells import KEPT_FOLDER, KeptCells, hash_code
 from tests.support.served_models import Site, made_project, serving
@@ -79,9 +80,9 @@ def measure_shap(model: Any, engine: CompiledEngine, plain: Any) -> str:
 
 
 def measure_service(
-    folder: Path, files: dict[str, bytes], facts: dict[str, Any], rows: list[Any], requests: int
+    folder: Path, files: dict[str, bytes], facts: dict[str, Any], rows: list[Any], seconds: float
 ) -> str:
-    """Milliseconds of a response of one row, for each query."""
+    """Milliseconds of the response of one row in the middle, for each query."""
     project = made_project(folder)
     site = Site(project.path / ".windvane")
     stored = site.root / "models" / "2"
@@ -90,17 +91,15 @@ def measure_service(
         (stored / name).write_bytes(content)
     site.add(2, stored, **facts)
     site.promote(2)
-    told = []
-    with serving(project) as (_, port), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    found = []
+    with serving(project) as (_, port):
         for query in QUERIES:
-
-            def request(i: int, query: str = query) -> None:
-                body = {"dataframe_records": [rows[i % len(rows)]]}
-                client.post(f"/invocations{query}", json=body, timeout=60).raise_for_status()
-
-            measure_median(request, 50)
-            told.append(f"{measure_median(request, requests):.2f}")
-    return " / ".join(told)
+            bodies = [json.dumps({"dataframe_records": [row]}).encode() for row in rows]
+            measured = load.run(port, [load.request(f"/invocations{query}", body) for body in bodies], 1, seconds)
+            if measured.failed:
+                raise RuntimeError(f"{measured.failed} requests with {query!r} failed")
+            found.append(f"{measured.p50:.2f}")
+    return " / ".join(found)
 
 
 def store_candidates(
@@ -157,7 +156,7 @@ def measure_shift(file: str) -> None:
             )
 
 
-def measure_table(file: str, requests: int) -> None:
+def measure_table(file: str, seconds: float) -> None:
     """The rows of one table."""
     for name, model, files, form, split in store_candidates(file):
         kept, fresh, truth = split.kept, split.fresh, split.truth
@@ -182,7 +181,7 @@ def measure_table(file: str, requests: int) -> None:
         sent = fresh.head(100).to_json(orient="records", date_format="iso")
         with TemporaryDirectory() as scratch:
             stored = {model_files.MODEL_FILE: skops.io.dumps(model), **files}
-            http = measure_service(Path(scratch), stored, split.facts, json.loads(sent), requests)
+            http = measure_service(Path(scratch), stored, split.facts, json.loads(sent), seconds)
         print(
             f"| {file} | {name} | {inside:.1%} | {width} | {ours:.2f} | {measure_shap(model, form.compiled, plain)} | {http} |",
             flush=True,
@@ -193,7 +192,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", default=list(TABLES))
-    parser.add_argument("--requests", type=int, default=1_000)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of load per query")
     parser.add_argument("--shift", action="store_true")
     parser.add_argument("--kept", type=Path, default=KEPT_FOLDER / "reasons.jsonl")
     chosen = parser.parse_args()
@@ -213,7 +212,7 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|")
     for file in chosen.tables:
-        kept.show(f"{file}, {chosen.requests} requests", code, lambda file=file: measure_table(file, chosen.requests))
+        kept.show(f"{file}, {chosen.seconds:g} s", code, lambda file=file: measure_table(file, chosen.seconds))
 
 
 if __name__ == "__main__":
