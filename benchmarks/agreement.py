@@ -24,7 +24,7 @@ import orjson
 from windvane.serving.compiled import agreement, engine_files
 from windvane.serving.compiled.compiler import compile_pipeline
 from windvane.serving.compiled.engine import CompiledEngine, EnginePredictions
-from windvane.serving.http import invocations
+from windvane.serving.http import request_rows
 from windvane.serving.signature import InputColumn, ModelSignature
 from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.models import features, model_pipeline
@@ -110,7 +110,9 @@ def alone(
             body = orjson.dumps({"inputs": [dict(zip(sent, row, strict=True))]})
             answers.append(
                 engine.predict(
-                    invocations.parse_invocation(body, "application/json", signature, invocations.IdTimeColumns()).plain
+                    request_rows.parse_invocation(
+                        body, "application/json", signature, request_rows.IdTimeColumns()
+                    ).plain
                 )
             )
         values = [answer.values[0] for answer in answers]

@@ -126,7 +126,7 @@ def bare(port: int) -> None:
     from windvane.ledger.predictions import PrivacyRules
     from windvane.serving.http import access_control, server
     from windvane.serving.http.access_control import HostNames
-    from windvane.serving.http.invocations import IdTimeColumns
+    from windvane.serving.http.request_rows import IdTimeColumns
     from windvane.tasks.project import Project
     from windvane.tasks.settings.serving_section import RolloutRule
 

@@ -35,7 +35,8 @@ from windvane.serving.compiled import engine_files
 from windvane.serving.compiled.engine import EnginePredictions, PlainColumns
 from windvane.serving.compiled.explanations import PredictionExplainer
 from windvane.serving.compiled.intervals import TooFewScores
-from windvane.serving.http.invocations import choose_recorded_values, make_recorded_outputs
+from windvane.serving.http.invocations import make_recorded_outputs
+from windvane.serving.http.request_rows import choose_recorded_values
 from windvane.serving.model_cache import make_signature_from_facts
 from windvane.serving.signature import CellRefused, InputReader, ModelSignature, PlainValue
 from windvane.tasks.console import Console

@@ -13,7 +13,7 @@ from typing import Any
 from windvane.serving.http import access_control, auth_middleware, server
 from windvane.serving.http.access_control import HostNames
 from windvane.serving.http.auth_middleware import Credentials
-from windvane.serving.http.invocations import IdTimeColumns
+from windvane.serving.http.request_rows import IdTimeColumns
 from windvane.tasks import label_parsing
 from windvane.tasks.console import Console
 from windvane.tasks.errors import Outage

@@ -27,7 +27,8 @@ from windvane.serving.http.access_control import HostNames
 from windvane.serving.http.app import MAX_REQUESTS, LabelHandler, ScoringApp, ServiceMetrics
 from windvane.serving.http.auth_middleware import AsgiApp
 from windvane.serving.http.connections import ConnectionTracker, TrackedConnection, find_connection_limit
-from windvane.serving.http.invocations import IdTimeColumns, InvocationHandler
+from windvane.serving.http.invocations import InvocationHandler
+from windvane.serving.http.request_rows import IdTimeColumns
 from windvane.serving.model_cache import ModelCache
 from windvane.serving.rollout import ChampionFollower
 from windvane.tasks.errors import InputError

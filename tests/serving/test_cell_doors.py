@@ -22,7 +22,7 @@ from windvane.ledger.labels import PredictionQuery, read_labelled_predictions
 from windvane.serving.compiled import engine_files, mlflow_model
 from windvane.serving.compiled.agreement import convert_to_plain_columns
 from windvane.serving.compiled.engine_files import ComparisonRows, TableCells
-from windvane.serving.http.invocations import IdTimeColumns
+from windvane.serving.http.request_rows import IdTimeColumns
 from windvane.serving.signature import InputColumn, ModelSignature
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError

@@ -19,7 +19,7 @@ from windvane.ledger.labels import PredictionQuery, read_labelled_predictions
 from windvane.ledger.prediction_writer import LedgerFull
 from windvane.ledger.predictions import Prediction
 from windvane.serving.http import access_control
-from windvane.serving.http.invocations import MAX_REQUEST_ROWS, IdTimeColumns
+from windvane.serving.http.request_rows import MAX_REQUEST_ROWS, IdTimeColumns
 from windvane.tasks.errors import InputError
 
 pytestmark = pytest.mark.long

@@ -29,7 +29,8 @@ from windvane.serving.compiled import engine_files
 from windvane.serving.http.access_control import ApiKeys, HostNames
 from windvane.serving.http.access_control import parse_api_keys as known
 from windvane.serving.http.app import LabelHandler, ScoringApp, ServiceMetrics
-from windvane.serving.http.invocations import IdTimeColumns, InvocationHandler
+from windvane.serving.http.invocations import InvocationHandler
+from windvane.serving.http.request_rows import IdTimeColumns
 from windvane.serving.model_cache import ModelCache
 from windvane.serving.rollout import ChampionFollower
 from windvane.tasks.label_parsing import LabelRules
